@@ -1,0 +1,152 @@
+"""The plugin contract on one page: what an explainer and a box fitter are given and what they return.
+
+An explainer is a frozen dataclass registered under the entry-point group `heatbox.explainers`. Its fields are its
+options; calling it explains a batch. It meets tensors and a classifier, never Label Studio, files or queues::
+
+    @dataclass(frozen=True)
+    class GradCAM:
+        layer: str = "auto"
+
+        def __call__(self, classifier: Classifier, images: Tensor, targets: Tensor) -> Evidence: ...
+
+A box fitter is a frozen dataclass under `heatbox.box_fitters`; it turns one heatmap into a mask and boxes.
+
+Symbols: N images, M targets (rows of image index and class index), C classes, K channels, h x w feature-map cells,
+H x W input pixels, B boxes. torch is named here for type checkers only; this module never imports it.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+__all__ = ["BoxFitter", "Classifier", "Evidence", "Explainer", "Fit", "HeadGradients"]
+
+
+@dataclass(frozen=True)
+class HeadGradients:
+    """Feature maps of each target's image and the gradient of the target's logit with respect to them.
+
+    Attributes:
+        maps: (M, K, h, w) float32, A.
+        gradients: (M, K, h, w) float32, dy^c / dA.
+        logits: (M,) float32, y^c before the softmax.
+    """
+
+    maps: "Tensor"
+    gradients: "Tensor"
+    logits: "Tensor"
+
+
+class Classifier(Protocol):
+    """A frozen classifier and the tools an explainer needs; hooks are on the network only inside these calls."""
+
+    @property
+    def network(self) -> "nn.Module":
+        """The network in eval mode; no parameter requires a gradient."""
+
+    @property
+    def feature_layer(self) -> str:
+        """Name of the module whose output is explained when an option says `auto`."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, index = class index."""
+
+    @property
+    def input_size(self) -> int:
+        """Side of the square input in pixels (H = W)."""
+
+    @property
+    def version(self) -> str:
+        """Content id of the weights and of all that changes the function."""
+
+    def logits(self, images: "Tensor") -> "Tensor":
+        """Return class scores before the softmax, no graph: (N, 3, H, W) -> (N, C)."""
+
+    def feature_maps(self, images: "Tensor", layer: str = "auto") -> "Tensor":
+        """Return a layer's output, no graph: (N, 3, H, W) -> (N, K, h, w)."""
+
+    def head_gradients(self, images: "Tensor", targets: "Tensor", layer: str = "auto") -> HeadGradients:
+        """Return maps and gradients of each target from one forward pass; only the head records a graph."""
+
+    def gap_weights(self, layer: str = "auto") -> "Tensor | None":
+        """Return W (C, K) where logits = W GAP(A) + b holds numerically for the layer, else None."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an explainer found: exactly one of heatmaps, masks or boxes, one entry per target, in target order.
+
+    Attributes:
+        heatmaps: (M, h, w) float32 of any resolution; negative values count as no evidence.
+        masks: (M, H, W) bool.
+        boxes: M tensors (B, 4) float32, xyxy in input pixels, far edges exclusive.
+        scores: M tensors (B,) float32 in [0, 1]; only with boxes.
+    """
+
+    heatmaps: "Tensor | None" = None
+    masks: "Tensor | None" = None
+    boxes: "Sequence[Tensor] | None" = None
+    scores: "Sequence[Tensor] | None" = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("heatmaps", "masks", "boxes") if getattr(self, name) is not None]
+        if len(given) != 1:
+            msg = f"evidence holds exactly one of heatmaps, masks or boxes, got {given or 'none'}"
+            raise ValueError(msg)
+        if (self.boxes is None) != (self.scores is None):
+            msg = "scores belong to boxes: give both or neither"
+            raise ValueError(msg)
+
+
+@runtime_checkable
+class Explainer(Protocol):
+    """Turns images and target classes into evidence.
+
+    It may also have `supports(classifier) -> str | None`: why it cannot explain this network, in words, or None.
+    """
+
+    def __call__(self, classifier: Classifier, images: "Tensor", targets: "Tensor") -> Evidence:
+        """Explain a batch.
+
+        Args:
+            classifier: the classifier whose decision is explained; it must be left as it was found.
+            images: (N, 3, H, W) float32, normalised as the classifier wants it.
+            targets: (M, 2) int64, rows of (image index, class index); several rows may name one image.
+
+        Returns:
+            Evidence with M entries.
+        """
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a box fitter made of one heatmap.
+
+    Attributes:
+        mask: (H, W) bool, the binary image the boxes were fitted to.
+        boxes: (B, 4) float64, xyxy in heatmap pixels, far edges exclusive; best first, ties by position.
+        scores: (B,) float64 in [0, 1], each box's own evidence.
+    """
+
+    mask: NDArray[np.bool_]
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+
+@runtime_checkable
+class BoxFitter(Protocol):
+    """Turns one heatmap into boxes; deterministic, no randomness."""
+
+    def __call__(self, heatmap: NDArray[np.float32]) -> Fit:
+        """Fit boxes to a heatmap (H, W) with values in [0, 1] (see `heatbox.heatmaps.normalise`)."""
+
+
+Head = Literal["softmax", "sigmoid"]

@@ -1,0 +1,265 @@
+"""The one error tree: every failure that a person may see has a code, a sentence and a remedy.
+
+    HeatboxError
+    ├── PictureError
+    │   ├── PictureNotFoundError        picture-not-found
+    │   ├── PictureUnreadableError      picture-unreadable
+    │   ├── PictureFormatError          picture-format
+    │   ├── PictureTooLargeError        picture-too-large
+    │   └── AddressRefusedError         address-refused
+    ├── TasksFileError                  tasks-file
+    ├── LabelError
+    │   ├── LabelConfigError            label-config
+    │   ├── LabelUnknownError           label-unknown
+    │   └── LabelAmbiguousError         label-ambiguous
+    ├── ModelError
+    │   ├── ModelNotFoundError          model-not-found
+    │   ├── ModelInvalidError           model-invalid
+    │   ├── WeightsUnavailableError     weights-unavailable
+    │   └── LayerNotFoundError          layer-not-found
+    ├── PluginError
+    │   ├── PluginNotFoundError         plugin-not-found
+    │   ├── PluginBrokenError           plugin-broken
+    │   ├── OptionError                 plugin-option
+    │   ├── UnsupportedError            explainer-unsupported
+    │   └── EvidenceError               evidence-invalid
+    ├── ServiceError
+    │   ├── RedisUnavailableError       redis-unavailable
+    │   ├── PortTakenError              port-taken
+    │   └── DeadlineError               deadline
+    ├── SettingsError                   settings
+    ├── OutputError                     output
+    └── InternalError                   internal
+
+Only an edge (a command, a route, a job) turns an error into an answer; everything else lets it pass.
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "AddressRefusedError",
+    "DeadlineError",
+    "EvidenceError",
+    "HeatboxError",
+    "InternalError",
+    "LabelAmbiguousError",
+    "LabelConfigError",
+    "LabelError",
+    "LabelUnknownError",
+    "LayerNotFoundError",
+    "ModelError",
+    "ModelInvalidError",
+    "ModelNotFoundError",
+    "OptionError",
+    "OutputError",
+    "PictureError",
+    "PictureFormatError",
+    "PictureNotFoundError",
+    "PictureTooLargeError",
+    "PictureUnreadableError",
+    "PluginBrokenError",
+    "PluginError",
+    "PluginNotFoundError",
+    "PortTakenError",
+    "RedisUnavailableError",
+    "ServiceError",
+    "SettingsError",
+    "TasksFileError",
+    "UnsupportedError",
+    "WeightsUnavailableError",
+]
+
+
+class HeatboxError(Exception):
+    """A failure with a short code, a sentence that names the value and the reason, and a remedy."""
+
+    code: ClassVar[str] = "heatbox"
+
+    def __init__(self, sentence: str, remedy: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.sentence} {self.remedy}"
+
+    def __reduce__(self) -> tuple[type["HeatboxError"], tuple[str, str]]:
+        return type(self), (self.sentence, self.remedy)
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the error as JSON-ready text: code, sentence, remedy."""
+        return {"code": self.code, "message": self.sentence, "remedy": self.remedy}
+
+
+class PictureError(HeatboxError):
+    """One picture cannot be used; its neighbours are not touched."""
+
+    code = "picture"
+
+
+class PictureNotFoundError(PictureError):
+    """No file has this name."""
+
+    code = "picture-not-found"
+
+
+class PictureUnreadableError(PictureError):
+    """The file is not a picture, is cut off, or its content is damaged."""
+
+    code = "picture-unreadable"
+
+
+class PictureFormatError(PictureError):
+    """The picture has a format or a pixel type that is not supported."""
+
+    code = "picture-format"
+
+
+class PictureTooLargeError(PictureError):
+    """The header announces more bytes, pixels or a longer side than the limits allow."""
+
+    code = "picture-too-large"
+
+
+class AddressRefusedError(PictureError):
+    """A task names an address that the settings do not allow."""
+
+    code = "address-refused"
+
+
+class TasksFileError(HeatboxError):
+    """A Label Studio tasks file is not what Label Studio would export."""
+
+    code = "tasks-file"
+
+
+class LabelError(HeatboxError):
+    """The labels of the classifier and of the project do not fit together."""
+
+    code = "label"
+
+
+class LabelConfigError(LabelError):
+    """The label config is not XML or has no control that heatbox can fill."""
+
+    code = "label-config"
+
+
+class LabelUnknownError(LabelError):
+    """A label was asked for that neither the classifier nor the project has."""
+
+    code = "label-unknown"
+
+
+class LabelAmbiguousError(LabelError):
+    """Two labels of the project claim the same class of the classifier."""
+
+    code = "label-ambiguous"
+
+
+class ModelError(HeatboxError):
+    """A classifier cannot be used."""
+
+    code = "model"
+
+
+class ModelNotFoundError(ModelError):
+    """The model store has no model of this name or version."""
+
+    code = "model-not-found"
+
+
+class ModelInvalidError(ModelError):
+    """A card or a weights file is damaged, unsafe, or the two do not belong together."""
+
+    code = "model-invalid"
+
+
+class WeightsUnavailableError(ModelError):
+    """Published weights could not be downloaded."""
+
+    code = "weights-unavailable"
+
+
+class LayerNotFoundError(ModelError):
+    """The network has no layer of this name whose output is a map."""
+
+    code = "layer-not-found"
+
+
+class PluginError(HeatboxError):
+    """An explainer or a box fitter cannot be used."""
+
+    code = "plugin"
+
+
+class PluginNotFoundError(PluginError):
+    """Nothing is registered under this name."""
+
+    code = "plugin-not-found"
+
+
+class PluginBrokenError(PluginError):
+    """A registered plugin fails to import, or raised while it worked."""
+
+    code = "plugin-broken"
+
+
+class OptionError(PluginError):
+    """An option has an unknown name or an unusable value."""
+
+    code = "plugin-option"
+
+
+class UnsupportedError(PluginError):
+    """The explainer does not work with this network."""
+
+    code = "explainer-unsupported"
+
+
+class EvidenceError(PluginError):
+    """An explainer returned evidence that breaks the contract."""
+
+    code = "evidence-invalid"
+
+
+class ServiceError(HeatboxError):
+    """A part of the running service failed."""
+
+    code = "service"
+
+
+class RedisUnavailableError(ServiceError):
+    """No Redis can be reached or started."""
+
+    code = "redis-unavailable"
+
+
+class PortTakenError(ServiceError):
+    """Another program listens on the port."""
+
+    code = "port-taken"
+
+
+class DeadlineError(ServiceError):
+    """The answer was not ready in time."""
+
+    code = "deadline"
+
+
+class SettingsError(HeatboxError):
+    """An environment variable has an unusable value."""
+
+    code = "settings"
+
+
+class OutputError(HeatboxError):
+    """A result cannot be written."""
+
+    code = "output"
+
+
+class InternalError(HeatboxError):
+    """A defect of heatbox or of a library it uses; the log has the details."""
+
+    code = "internal"

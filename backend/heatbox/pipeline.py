@@ -1,0 +1,83 @@
+"""A pipeline: everything that decides which boxes a picture gets, and the version string made from it.
+
+The version is one pure function of these values, so the same pipeline has the same version in `/setup`, in every
+prediction and on every machine; a changed threshold is another version.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, Self
+
+from heatbox.models import Card
+
+__all__ = ["DEFAULT_THRESHOLD", "Normalisation", "Pipeline", "pipeline_for"]
+
+DEFAULT_THRESHOLD = 0.3
+
+Normalisation = Literal["max", "minmax"]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One way from a picture to boxes.
+
+    Attributes:
+        model: `name@version` of a model in the store.
+        explainer: entry-point name, with the options that differ from or repeat its defaults.
+        fitter: entry-point name of the box fitter, with its options.
+        normalisation: how heatmaps become [0, 1] (see `heatbox.heatmaps.normalise`).
+        min_probability: classes below are not explained; ignored for labels that were asked for.
+        max_labels: at most so many classes per picture; ignored for labels that were asked for.
+        labels: project labels to look for in every picture; empty = the classifier's confident classes.
+        label_map: pairs (class of the classifier, label of the project); empty = every class under its own name.
+    """
+
+    model: str
+    explainer: str = "grad_cam"
+    explainer_options: Mapping[str, Any] = field(default_factory=dict)
+    fitter: str = "components"
+    fitter_options: Mapping[str, Any] = field(default_factory=dict)
+    normalisation: Normalisation = "max"
+    min_probability: float = 0.25
+    max_labels: int = 3
+    labels: tuple[str, ...] = ()
+    label_map: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("explainer_options", "fitter_options"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def __hash__(self) -> int:
+        return hash(self.version)
+
+    @property
+    def version(self) -> str:
+        """The model version that Label Studio shows: readable, and unique to this pipeline."""
+        content = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.model.partition("@")[0])
+        return f"heatbox-{self.explainer}-{name}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the pipeline as JSON-ready values."""
+        plain = {
+            name: dict(value) if isinstance(value, Mapping) else value
+            for name, value in ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+        }
+        return {**plain, "labels": list(self.labels), "label_map": [list(pair) for pair in self.label_map]}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Read what `as_dict` wrote."""
+        pairs = tuple((str(source), str(label)) for source, label in value["label_map"])
+        return cls(**{**value, "labels": tuple(value["labels"]), "label_map": pairs})
+
+
+def pipeline_for(card: Card, threshold: float | None = None, **choices: Any) -> Pipeline:  # noqa: ANN401 - Pipeline's fields
+    """Return the pipeline of a model; its box threshold is the one given, else the card's, else 0.3 of the maximum."""
+    chosen = threshold or card.box_threshold or DEFAULT_THRESHOLD
+    options = {"threshold": chosen, **choices.pop("fitter_options", {})}
+    return Pipeline(model=card.id, fitter_options=options, **choices)

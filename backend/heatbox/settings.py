@@ -1,0 +1,119 @@
+"""Settings: read once, from a mapping, into a frozen object. Nothing else looks at the environment."""
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from heatbox.errors import SettingsError
+
+__all__ = ["Settings", "read_settings"]
+
+_PREFIX = "HEATBOX_"
+
+
+class Settings(BaseModel):
+    """Every setting of heatbox; the environment variable is `HEATBOX_` plus the name in capitals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("heatbox")),
+        description="Folder of the ledger, the private Redis and, unless set apart, the model store.",
+    )
+    store: Path | None = Field(default=None, description="Model store folder; default: HOME/models.")
+    database_url: str = Field(
+        default="", description="SQLAlchemy URL of the ledger; default: SQLite in HOME."
+    )
+    redis_url: str = Field(default="", description="Redis to use; empty: `heatbox up` starts a private one.")
+    host: str = Field(default="127.0.0.1", description="Address the web service listens on.")
+    port: int = Field(default=9090, ge=0, le=65535, description="Port the web service listens on.")
+    local_roots: tuple[Path, ...] = Field(
+        default=(), description="Folders, separated by ':', whose files tasks may name; empty: none."
+    )
+    model: str = Field(
+        default="", description="Model for the service, name or name@version; default: the active one."
+    )
+    explainer: str = Field(default="grad_cam", description="Explainer for the service.")
+    fitter: str = Field(default="components", description="Box fitter for the service.")
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Box threshold as part of the heatmap's maximum; default: the model card's, then 0.3.",
+    )
+    min_probability: float = Field(default=0.25, ge=0, le=1, description="Classes below are not explained.")
+    max_labels: int = Field(default=3, ge=1, description="At most so many classes per picture.")
+    predict_deadline: float = Field(
+        default=80.0, gt=0, description="Seconds after which /predict answers with what is ready."
+    )
+    workers: int = Field(default=1, ge=1, description="Worker processes that `heatbox up` starts.")
+    threads: int = Field(
+        default=0, ge=0, description="Compute threads per worker; 0: cores divided by workers."
+    )
+    max_bytes: int = Field(default=256 * 2**20, ge=1, description="Largest picture file in bytes.")
+    max_pixels: int = Field(default=120_000_000, ge=1, description="Largest picture in pixels.")
+    max_side: int = Field(default=65_500, ge=1, description="Longest picture side in pixels.")
+    log_level: str = Field(
+        default="info", pattern="^(debug|info|warning|error)$", description="Least severe log line."
+    )
+
+    @field_validator("local_roots", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @property
+    def store_path(self) -> Path:
+        """Folder of the model store."""
+        return self.store or self.home / "models"
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger."""
+        return self.database_url or f"sqlite:///{self.home / 'ledger.sqlite'}"
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Read the settings from environment variables.
+
+    Args:
+        environment: for example `os.environ`; `REDIS_URL` is understood besides `HEATBOX_REDIS_URL`. An empty
+            variable counts as not set.
+
+    Raises:
+        SettingsError: a value cannot be used; an unknown `HEATBOX_` variable counts as a spelling mistake.
+    """
+    values = {
+        key.removeprefix(_PREFIX).lower(): value
+        for key, value in environment.items()
+        if key.startswith(_PREFIX) and value
+    }
+    values.pop("test_data", None)
+    if environment.get("REDIS_URL"):
+        values.setdefault("redis_url", environment["REDIS_URL"])
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            raise _unknown(name) from error
+        raise SettingsError(
+            f"{_variable(name)} cannot be {first['input']!r}: {first['msg']}.",
+            f"It is: {Settings.model_fields[name].description}",
+        ) from error
+
+
+def _unknown(name: str) -> SettingsError:
+    close = get_close_matches(name, Settings.model_fields, n=1)
+    hint = f"Did you mean {_variable(close[0])}?" if close else "Unset it."
+    return SettingsError(
+        f"{_variable(name)} is not a setting.", f"{hint} All are listed in docs/reference/settings.md."
+    )
+
+
+def _variable(name: str) -> str:
+    return _PREFIX + name.upper()

@@ -1,0 +1,1 @@
+"""The processes that load torch: classifiers, annotating, training, the queue worker."""
