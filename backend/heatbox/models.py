@@ -1,0 +1,245 @@
+"""The model store: folders of weights with a card, one immutable folder per version.
+
+    <store>/<name>/<version>/model.json            the card
+    <store>/<name>/<version>/weights.safetensors   the weights
+
+A version is the content id of everything that changes what the network computes; a folder is written to a temporary
+place and renamed, so a reader never sees half a model. Reading needs no torch.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from heatbox.contract import Head
+from heatbox.errors import ModelInvalidError, ModelNotFoundError, OutputError
+
+__all__ = ["Card", "ModelStore", "file_sha256", "make_card", "read_card"]
+
+CARD, WEIGHTS = "model.json", "weights.safetensors"
+_DESCRIPTIVE = {"format", "name", "licence", "source", "box_threshold"}
+
+Channels = tuple[float, float, float]
+PositiveChannels = tuple[
+    Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
+]
+
+
+class Card(BaseModel):
+    """What is known about a classifier besides its weights (`model.json`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="Name in the store.")
+    architecture: str = Field(
+        min_length=1, description="`torchvision/<name>` or another registered family, e.g. `heatbox/tiny`."
+    )
+    architecture_options: dict[str, Any] = Field(
+        default={}, description="Keyword arguments of its constructor."
+    )
+    labels: tuple[str, ...] = Field(min_length=1, description="Class names, index = class index.")
+    input_size: int = Field(ge=16, le=4096, description="Side of the square input in pixels.")
+    mean: Channels = Field(default=(0.485, 0.456, 0.406), description="RGB mean in [0, 1].")
+    std: PositiveChannels = Field(
+        default=(0.229, 0.224, 0.225), description="RGB standard deviation in [0, 1]."
+    )
+    head: Head = Field(default="softmax", description="`softmax`: one class per picture; `sigmoid`: several.")
+    feature_layer: str = Field(default="", description="Module to explain; found by a probe when empty.")
+    padding: Literal["torchvision", "tf_same"] = Field(
+        default="torchvision", description="`tf_same`: strided convolutions pad as TensorFlow's SAME does."
+    )
+    box_threshold: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="Box threshold that suits this network, as part of the heatmap's maximum."
+    )
+    sha256: str = Field(default="", description="SHA-256 of the weights file; checked at each load.")
+    licence: str = ""
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _labels_are_unique(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
+            msg = f"labels appear more than once: {', '.join(twice[:5])}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def version(self) -> str:
+        """Content id: twelve hex digits over the weights' checksum and all fields that change the function."""
+        # Without the defaults, a field that a later heatbox adds leaves every registered version as it is.
+        function = self.model_dump(mode="json", exclude=_DESCRIPTIVE, exclude_defaults=True)
+        content = json.dumps(function, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    @property
+    def id(self) -> str:
+        """`name@version`."""
+        return f"{self.name}@{self.version}"
+
+
+def make_card(**fields: Any) -> Card:  # noqa: ANN401 - the fields of Card
+    """Return a checked card.
+
+    Raises:
+        ModelInvalidError: a field is missing, unknown or wrong.
+    """
+    try:
+        return Card.model_validate(fields)
+    except ValidationError as error:
+        raise _card_error(error) from error
+
+
+def read_card(path: Path) -> Card:
+    """Read a card file.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelInvalidError: it cannot be read, is not JSON, or a field is missing, unknown or wrong.
+    """
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(
+            f"There is no card {path}.", "Write one: see docs/reference/model-card.md."
+        ) from error
+    except OSError as error:
+        raise ModelInvalidError(
+            f"{path.name} cannot be read: {error.strerror}.", "Check that it is a file of yours."
+        ) from error
+    except ValidationError as error:
+        raise _card_error(error, path.name) from error
+
+
+def _read_own_card(path: Path) -> Card:
+    """Read the card of a version's folder and check that it is still the card which names that folder."""
+    reference = "@".join(path.parts[-3:-1])
+    remedy = f"Delete its folder {reference.replace('@', '/')} in the model store and add the model again."
+    try:
+        card = read_card(path)
+    except ModelInvalidError as error:
+        raise ModelInvalidError(f"The model {reference} is damaged: {error.sentence}", remedy) from error
+    if card.id != reference:
+        raise ModelInvalidError(f"The card of {reference} was changed since it was registered.", remedy)
+    return card
+
+
+def _card_error(error: ValidationError, name: str = "model card") -> ModelInvalidError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "file"
+    return ModelInvalidError(
+        f"{name}: {where}: {first['msg']}.", "The fields of a card are in docs/reference/model-card.md."
+    )
+
+
+class ModelStore:
+    """A folder of models."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def cards(self) -> list[Card]:
+        """Return every registered version, sorted by name and then by time of registration."""
+        return [_read_own_card(path) for path in self._card_paths()]
+
+    def find(self, reference: str) -> Card:
+        """Return the card of `name` (newest version) or `name@version` (a prefix of it will do).
+
+        Raises:
+            ModelNotFoundError: no such model, with the nearest names.
+        """
+        name, _, version = reference.partition("@")
+        paths = self._card_paths()
+        found = [path for path in paths if path.parts[-3] == name and path.parts[-2].startswith(version)]
+        if found:
+            return _read_own_card(found[-1])
+        names = sorted({path.parts[-3] for path in paths})
+        close = get_close_matches(name, names, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Registered are: {', '.join(names) or 'none'}."
+        raise ModelNotFoundError(
+            f"No model {reference!r} in the store.", f"{hint} Add one with `heatbox models add`."
+        )
+
+    def path(self, card: Card) -> Path:
+        """Return the folder of a version."""
+        return self.folder / card.name / card.version
+
+    def weights_path(self, card: Card) -> Path:
+        """Return the weights file of a version."""
+        return self.path(card) / WEIGHTS
+
+    @contextmanager
+    def incoming(self) -> Iterator[Path]:
+        """Yield a temporary folder inside the store; it is removed unless `publish` moved it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.folder))
+        except OSError as error:
+            raise _unwritable(error) from error
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, folder: Path, card: Card) -> Card:
+        """Move a folder that holds `weights.safetensors` into the store under its card.
+
+        The same content twice is one version: the first folder stays as it is.
+
+        Raises:
+            OutputError: the store cannot be written.
+        """
+        checked = card.model_copy(update={"sha256": file_sha256(folder / WEIGHTS)})
+        target = self.path(checked)
+        try:
+            (folder / CARD).write_text(checked.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            _make_durable(folder)
+            target.parent.mkdir(exist_ok=True)
+            if not target.exists():
+                folder.rename(target)
+        except OSError as error:
+            if not target.exists():  # else another process published the same at the same moment
+                raise _unwritable(error) from error
+        return _read_own_card(target / CARD)
+
+    def _card_paths(self) -> list[Path]:
+        found = [(path.parts[-3], _modified(path), path) for path in self.folder.glob(f"[!.]*/[!.]*/{CARD}")]
+        return [path for _, _, path in sorted(found)]
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make_durable(folder: Path) -> None:
+    """Bring a folder's card and weights onto the disk, and let other users read them."""
+    folder.chmod(0o755)
+    for name in (CARD, WEIGHTS):
+        with (folder / name).open("rb") as written:
+            os.fsync(written.fileno())
+
+
+def _modified(path: Path) -> int:
+    """Return the time of the last change in nanoseconds; 0 for a file that has just been deleted."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _unwritable(error: OSError) -> OutputError:
+    return OutputError(
+        f"The model store cannot be written: {error.strerror}.",
+        "Free some space, or set HEATBOX_STORE to a folder of yours.",
+    )
