@@ -10,6 +10,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["fixtures_redis"]
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Shared machines are slow now and then; a property is about values, not about milliseconds.

@@ -24,6 +24,7 @@
     │   ├── UnsupportedError            explainer-unsupported
     │   └── EvidenceError               evidence-invalid
     ├── ServiceError
+    │   ├── RequestError                request
     │   ├── RedisUnavailableError       redis-unavailable
     │   ├── PortTakenError              port-taken
     │   └── DeadlineError               deadline
@@ -62,6 +63,7 @@ __all__ = [
     "PluginNotFoundError",
     "PortTakenError",
     "RedisUnavailableError",
+    "RequestError",
     "ServiceError",
     "SettingsError",
     "TasksFileError",
@@ -227,6 +229,12 @@ class ServiceError(HeatboxError):
     """A part of the running service failed."""
 
     code = "service"
+
+
+class RequestError(ServiceError):
+    """A request to the web service is not what its protocol says."""
+
+    code = "request"
 
 
 class RedisUnavailableError(ServiceError):

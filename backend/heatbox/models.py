@@ -3,7 +3,7 @@
     <store>/<name>/<version>/model.json            the card
     <store>/<name>/<version>/weights.safetensors   the weights
 
-A version is the content id of everything that changes what the network computes; a folder is written to a temporary
+A version is the content id of everything that changes what comes out; a folder is written to a temporary
 place and renamed, so a reader never sees half a model. Reading needs no torch.
 """
 
@@ -26,7 +26,7 @@ from heatbox.errors import ModelInvalidError, ModelNotFoundError, OutputError
 __all__ = ["Card", "ModelStore", "file_sha256", "make_card", "read_card"]
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
-_DESCRIPTIVE = {"format", "name", "licence", "source", "box_threshold"}
+_DESCRIPTIVE = {"format", "name", "licence", "source"}
 
 Channels = tuple[float, float, float]
 PositiveChannels = tuple[
@@ -62,8 +62,8 @@ class Card(BaseModel):
         default=None, description="Box threshold that suits this network, as part of the heatmap's maximum."
     )
     sha256: str = Field(default="", description="SHA-256 of the weights file; checked at each load.")
-    licence: str = ""
-    source: str = ""
+    licence: str = Field(default="", description="Licence of the weights, for people.")
+    source: str = Field(default="", description="Where the weights come from, for people.")
 
     @model_validator(mode="after")
     def _labels_are_unique(self) -> Self:
@@ -75,7 +75,7 @@ class Card(BaseModel):
 
     @property
     def version(self) -> str:
-        """Content id: twelve hex digits over the weights' checksum and all fields that change the function."""
+        """Content id: twelve hex digits over the weights' checksum and all fields that change what comes out."""
         # Without the defaults, a field that a later heatbox adds leaves every registered version as it is.
         function = self.model_dump(mode="json", exclude=_DESCRIPTIVE, exclude_defaults=True)
         content = json.dumps(function, sort_keys=True, separators=(",", ":"))

@@ -26,6 +26,7 @@ __all__ = [
     "make_box_fitter",
     "make_explainer",
     "parse_options",
+    "plugin_names",
 ]
 
 EXPLAINERS = "heatbox.explainers"
@@ -51,6 +52,11 @@ class PluginDescription:
     summary: str = ""
     options: tuple[Option, ...] = ()
     error: str | None = None
+
+
+def plugin_names(group: str) -> list[str]:
+    """Return the names of a group, sorted, importing nothing."""
+    return [entry.name for entry in _entries(group)]
 
 
 def describe_plugins(group: str) -> list[PluginDescription]:

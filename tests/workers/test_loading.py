@@ -1,0 +1,146 @@
+"""Registering and loading: tried once, read safely, immutable."""
+
+import os
+import pickle
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from heatbox.errors import LayerNotFoundError, ModelInvalidError, ModelNotFoundError
+from heatbox.models import ModelStore, make_card
+from heatbox_workers.classifier import noise
+from heatbox_workers.loading import load_classifier, read_state, register, register_file
+from heatbox_workers.networks import build_network
+
+CPU = torch.device("cpu")
+
+
+def card(**changes):
+    fields = {"name": "small", "architecture": "squeezenet1_1", "labels": ("a", "b"), "input_size": 48}
+    return make_card(**{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def state():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build_network("squeezenet1_1", {}, 2).state_dict()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ModelStore(tmp_path / "store")
+
+
+def test_a_registered_model_loads_with_the_same_answers(store, state):
+    registered = register(store, card(), state)
+    loaded = load_classifier(store, registered)
+    network = build_network("squeezenet1_1", {}, 2).eval()
+    network.load_state_dict(state)
+    images = noise(48, CPU)
+    assert torch.allclose(loaded.logits(images), network(images), atol=1e-5)
+    assert registered.architecture == "torchvision/squeezenet1_1"
+    assert registered.feature_layer == "classifier.2"
+
+
+def test_the_same_content_twice_is_one_version(store, state):
+    assert register(store, card(), state).id == register(store, card(), state).id
+    assert len(store.cards()) == 1
+
+
+def test_other_weights_are_another_version(store, state):
+    other = {name: value * 1.01 for name, value in state.items()}
+    assert register(store, card(), state).version != register(store, card(), other).version
+
+
+def test_half_precision_weights_are_filled_in(store, state):
+    halves = {name: value.half() for name, value in state.items()}
+    assert load_classifier(store, register(store, card(), halves)).network.training is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": ("a", "b", "c")}, "do not fit"),
+        ({"architecture": "resnet18"}, "do not fit"),
+        ({"input_size": 16}, "does not run|map"),
+    ],
+)
+def test_a_model_that_does_not_work_is_not_registered(store, state, changes, words):
+    with pytest.raises((ModelInvalidError, LayerNotFoundError), match=words):
+        register(store, card(**changes), state)
+    assert store.cards() == []
+
+
+def test_weights_that_are_not_finite_are_not_registered(store, state):
+    broken = {name: value * float("nan") for name, value in state.items()}
+    with pytest.raises(ModelInvalidError, match="finite"):
+        register(store, card(), broken)
+
+
+def test_a_named_feature_layer_must_exist(store, state):
+    with pytest.raises(LayerNotFoundError, match="nowhere"):
+        register(store, card(feature_layer="nowhere"), state)
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb()))
+    torch.save({"weight": Bomb()}, tmp_path / "zipped.pt")
+    for name in ("bomb.pt", "zipped.pt"):
+        with pytest.raises(ModelInvalidError, match="safely"):
+            read_state(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"no weights", b"\x80\x05garbage"])
+def test_a_damaged_file_is_told(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelInvalidError, match=name):
+        read_state(tmp_path / name)
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(ModelNotFoundError):
+        read_state(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+def test_a_checkpoint_with_its_state_dict_inside_is_read(tmp_path, state, wrapper):
+    torch.save({wrapper: state, "epoch": 3}, tmp_path / "checkpoint.pt")
+    assert set(read_state(tmp_path / "checkpoint.pt")) == set(state)
+
+
+def test_a_whole_pickled_network_is_refused(tmp_path):
+    torch.save(build_network("squeezenet1_1", {}, 2), tmp_path / "network.pt")
+    with pytest.raises(ModelInvalidError):
+        read_state(tmp_path / "network.pt")
+
+
+def test_a_card_whose_checksum_is_not_the_files_is_refused(tmp_path, store, state):
+    save_file(state, tmp_path / "w.safetensors")
+    (tmp_path / "w.json").write_text(card(sha256="1" * 64).model_dump_json())
+    with pytest.raises(ModelInvalidError, match="sha256"):
+        register_file(store, tmp_path / "w.safetensors", tmp_path / "w.json")
+
+
+def test_weights_changed_in_the_store_are_not_loaded(store, state):
+    registered = register(store, card(), state)
+    path = store.weights_path(registered)
+    changed = {name: value + 1 for name, value in load_file(path).items()}
+    save_file(changed, path)
+    with pytest.raises(ModelInvalidError, match="not those"):
+        load_classifier(store, registered)
+
+
+def test_a_store_may_be_moved(tmp_path, store, state):
+    registered = register(store, card(), state)
+    shutil.move(store.folder, tmp_path / "elsewhere")
+    moved = ModelStore(tmp_path / "elsewhere")
+    assert load_classifier(moved, moved.find("small")).version == registered.version

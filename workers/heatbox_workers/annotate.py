@@ -1,0 +1,168 @@
+"""Annotating: pictures -> classifier -> explainer -> heatmaps -> boxes -> regions, in batches, one bad picture alone.
+
+The same code serves `heatbox annotate`, the queue worker and the demo.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from heatbox.annotation import Annotation, Region, TargetEvidence, region_id
+from heatbox.boxes import Box
+from heatbox.contract import BoxFitter, Evidence, Explainer, Fit
+from heatbox.errors import EvidenceError, HeatboxError, PluginBrokenError, UnsupportedError
+from heatbox.images import Limits, Picture, read_picture
+from heatbox.pipeline import Pipeline
+from heatbox.plugins import make_box_fitter, make_explainer
+from heatbox_workers.classifier import TorchClassifier
+from heatbox_workers.evidence import fit_evidence, raise_for_evidence
+from heatbox_workers.targets import Target, choose_targets, classes_by_label
+
+__all__ = ["Annotator", "make_annotator"]
+
+Outcome = Annotation | HeatboxError
+
+
+def make_annotator(pipeline: Pipeline, classifier: TorchClassifier, limits: Limits) -> "Annotator":
+    """Make what a pipeline names and check that its parts fit together.
+
+    Args:
+        pipeline: names the explainer and the fitter.
+        classifier: the pipeline's model, loaded.
+        limits: of the pictures that are read.
+
+    Raises:
+        PluginError: the explainer or the fitter cannot be used, or does not support this network.
+        LabelUnknownError: a label was asked for that the classifier does not know.
+    """
+    explainer = make_explainer(pipeline.explainer, pipeline.explainer_options)
+    fitter = make_box_fitter(pipeline.fitter, pipeline.fitter_options)
+    supports: Callable[[TorchClassifier], str | None] | None = getattr(explainer, "supports", None)
+    reason = supports(classifier) if supports else None
+    if reason:
+        raise UnsupportedError(
+            f"{pipeline.explainer} cannot explain {pipeline.model}: {reason}", "Choose another explainer."
+        )
+    known = classes_by_label(pipeline, classifier.labels)
+    return Annotator(pipeline, classifier, explainer, fitter, known, limits)
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """A pipeline made ready: everything loaded, nothing left to look up."""
+
+    pipeline: Pipeline
+    classifier: TorchClassifier
+    explainer: Explainer
+    fitter: BoxFitter
+    known: dict[str, list[int]]
+    limits: Limits
+    batch_size: int = 8
+
+    def annotate(self, paths: Iterable[Path]) -> Iterator[Outcome]:
+        """Yield one annotation or error per file, in order; files are decoded while the network works."""
+        for pictures in _read_ahead(self._read, paths, self.batch_size):
+            yield from self.annotate_pictures(pictures)
+
+    def annotate_pictures(self, pictures: Sequence[Picture | HeatboxError]) -> list[Outcome]:
+        """Return one annotation or error per picture; errors that come in go out again in their place."""
+        outcomes: list[Outcome] = [picture for picture in pictures if isinstance(picture, HeatboxError)]
+        good = [picture for picture in pictures if isinstance(picture, Picture)]
+        if not good:
+            return outcomes
+        found = iter(self._explain(good))
+        return [picture if isinstance(picture, HeatboxError) else next(found) for picture in pictures]
+
+    def _read(self, path: Path) -> Picture | HeatboxError:
+        try:
+            return read_picture(path, self.limits, at_least=self.classifier.input_size)
+        except HeatboxError as error:
+            return error
+
+    def _explain(self, pictures: Sequence[Picture]) -> list[Outcome]:
+        images = self.classifier.preprocess([picture.pixels for picture in pictures])
+        seen = self.classifier.seen(images)
+        chosen = [
+            choose_targets(row, self.known, self.pipeline)
+            for row in self.classifier.probabilities(seen.logits(images)).cpu()
+        ]
+        rows = [(index, target.class_index) for index, targets in enumerate(chosen) for target in targets]
+        if not rows:
+            return [Annotation(picture.width, picture.height, ()) for picture in pictures]
+        try:
+            evidence = self._evidence(seen, images, torch.tensor(rows, device=images.device))
+        except HeatboxError as error:
+            if len(pictures) == 1:
+                return [error]
+            return [outcome for picture in pictures for outcome in self._explain([picture])]
+        row = 0
+        outcomes: list[Outcome] = []
+        for picture, targets in zip(pictures, chosen, strict=True):
+            outcomes.append(self._fit(picture, targets, evidence, row))
+            row += len(targets)
+        return outcomes
+
+    def _evidence(self, classifier: TorchClassifier, images: Tensor, targets: Tensor) -> Evidence:
+        try:
+            evidence = self.explainer(classifier, images, targets)
+        except HeatboxError:
+            raise
+        except Exception as error:  # a plugin may raise anything; it is told as that plugin's failure
+            raise PluginBrokenError(
+                f"{self.pipeline.explainer} failed: {type(error).__name__}: {error}.",
+                "Tell the plugin's authors.",
+            ) from error
+        return raise_for_evidence(evidence, len(targets), classifier.input_size)
+
+    def _fit(self, picture: Picture, targets: Sequence[Target], evidence: Evidence, row: int) -> Outcome:
+        regions: list[Region] = []
+        kept: list[TargetEvidence] = []
+        for offset, target in enumerate(targets):
+            try:
+                heatmap, fit = fit_evidence(
+                    evidence,
+                    row + offset,
+                    self.classifier.input_size,
+                    self.fitter,
+                    self.pipeline.normalisation,
+                )
+            except EvidenceError as error:
+                return error
+            name = self.classifier.labels[target.class_index]
+            kept.append(TargetEvidence(target.label, name, target.probability, heatmap, fit.mask))
+            regions += self._regions(picture, target, name, fit)
+        regions.sort(key=lambda region: (-region.score, region.label, region.box))
+        return Annotation(picture.width, picture.height, tuple(regions), tuple(kept))
+
+    def _regions(self, picture: Picture, target: Target, name: str, fit: Fit) -> Iterator[Region]:
+        side = self.classifier.input_size
+        x, y = picture.width / side, picture.height / side
+        for rank, (corners, score) in enumerate(zip(fit.boxes.tolist(), fit.scores.tolist(), strict=True)):
+            x1, y1, x2, y2 = corners
+            box = Box.clipped((x1 * x, y1 * y, x2 * x, y2 * y), picture.width, picture.height)
+            if box is not None:
+                identity = region_id(self.pipeline.version, target.label, rank, box)
+                yield Region(
+                    identity, target.label, name, box, min(max(target.probability * score, 0.0), 1.0)
+                )
+
+
+def _read_ahead(
+    read: Callable[[Path], Picture | HeatboxError], paths: Iterable[Path], size: int
+) -> Iterator[list[Picture | HeatboxError]]:
+    """Yield batches of read pictures in order while two threads read the next batch."""
+    remaining = iter(paths)
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode") as pool:
+        ahead: deque[list[Future[Picture | HeatboxError]]] = deque()
+        while True:
+            while len(ahead) < 2 and (batch := list(islice(remaining, size))):  # noqa: PLR2004 - one read, one used
+                ahead.append([pool.submit(read, path) for path in batch])
+            if not ahead:
+                return
+            yield [future.result() for future in ahead.popleft()]

@@ -1,0 +1,231 @@
+"""The batch behind `heatbox annotate`: from what was asked for to an import file, a label config and a page."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from heatbox.annotation import Annotation
+from heatbox.errors import HeatboxError, LabelConfigError, ModelNotFoundError
+from heatbox.images import Limits, read_picture
+from heatbox.import_file import atomic_text, local_files_address, write_tasks
+from heatbox.label_config import Control, LabelTag, make_label_config, parse_label_config
+from heatbox.label_studio import import_task, prediction
+from heatbox.labels import map_labels
+from heatbox.ledger import Ledger
+from heatbox.models import Card, ModelStore
+from heatbox.page import PageEntry, PageFrame, write_page
+from heatbox.pipeline import Pipeline, pipeline_for
+from heatbox.plugins import parse_options
+from heatbox.serving import serving_model
+from heatbox.settings import Settings
+from heatbox.sources import Source, find_pictures
+from heatbox_workers.annotate import Annotator, make_annotator
+from heatbox_workers.loading import load_classifier, register_published
+from heatbox_workers.networks import canonical_architecture
+
+__all__ = ["Annotated", "Batch", "Request", "Summary", "find_model", "page_entry", "prepare"]
+
+_THUMBNAIL_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `heatbox annotate` was asked for; the command's options tell what each means."""
+
+    paths: tuple[str, ...]
+    model: str | None = None
+    explainer: str = "grad_cam"
+    explainer_options: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    fitter: str = "components"
+    fitter_options: tuple[str, ...] = ()
+    threshold: float | None = None
+    min_probability: float = 0.25
+    max_labels: int = 3
+    label_config: Path | None = None
+    data_key: str | None = None
+    document_root: Path = Path("/")
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A source with what came of it."""
+
+    source: Source
+    outcome: Annotation | HeatboxError
+
+
+@dataclass
+class Summary:
+    """What a batch came to: pictures, boxes by label, and what failed and why."""
+
+    pictures: int = 0
+    boxes: Counter[str] = field(default_factory=Counter)
+    without_boxes: int = 0
+    failed: list[tuple[str, HeatboxError]] = field(default_factory=list)
+
+    def count(self, annotated: Annotated) -> None:
+        """Take one more picture into account."""
+        self.pictures += 1
+        if isinstance(annotated.outcome, HeatboxError):
+            self.failed.append((annotated.source.name, annotated.outcome))
+            return
+        self.boxes.update(region.label for region in annotated.outcome.regions)
+        self.without_boxes += not annotated.outcome.regions
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A request made ready: sources found, model loaded, labels mapped."""
+
+    sources: tuple[Source, ...]
+    annotator: Annotator
+    control: Control
+    limits: Limits
+    document_root: Path
+    has_config: bool
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline whose version the predictions carry."""
+        return self.annotator.pipeline
+
+    def annotate(self) -> Iterator[Annotated]:
+        """Yield every source with its annotation or error, in order."""
+        found = self.annotator.annotate(source.path for source in self.sources if source.path is not None)
+        for source in self.sources:
+            outcome = next(found) if source.path is not None else source.error
+            if outcome is not None:
+                yield Annotated(source, outcome)
+
+    def write(self, results: Iterable[Annotated], out: Path, html: Path | None) -> Summary:
+        """Write the import file, the label config where the user has none, and the page; return the counts.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        summary = Summary()
+        if html is None:
+            for _ in self._written(results, out, summary):
+                pass
+        else:
+            entries = (page_entry(one, self.limits) for one in self._written(results, out, summary))
+            write_page(html, entries, page_frame(self.pipeline))
+        if not self.has_config and summary.boxes:
+            with atomic_text(config_path(out)) as file:
+                file.write(make_label_config(sorted(summary.boxes)))
+        return summary
+
+    def _written(self, results: Iterable[Annotated], out: Path, summary: Summary) -> Iterator[Annotated]:
+        """Pass the results on while each is counted and its task written."""
+        with write_tasks(out) as tasks:
+            for one in results:
+                summary.count(one)
+                task = self._task(one)
+                if task is not None:
+                    tasks.add(task)
+                yield one
+
+    def _task(self, one: Annotated) -> dict[str, object] | None:
+        """Return the import task: one that came is kept in any case, a failed file makes none."""
+        regions = None
+        if isinstance(one.outcome, Annotation):
+            regions = prediction(one.outcome, self.control, self.pipeline.version)
+        if one.source.task is not None:
+            return import_task(one.source.task, regions)
+        if regions is None or one.source.path is None:
+            return None
+        address = local_files_address(one.source.path, self.document_root)
+        return import_task({"data": {self.control.data_key: address}}, regions)
+
+
+def config_path(out: Path) -> Path:
+    """Return where the label config of an import file is written."""
+    return out.with_suffix(".config.xml")
+
+
+def prepare(request: Request, settings: Settings) -> Batch:
+    """Find the pictures, load the model and map the labels.
+
+    Raises:
+        HeatboxError: the request as a whole cannot be met.
+    """
+    root = request.document_root
+    sources = find_pictures(request.paths, data_key=request.data_key, document_roots=(root,))
+    card = find_model(settings, request.model)
+    control, pairs, warnings = _labels(request, card)
+    pipeline = pipeline_for(
+        card,
+        request.threshold,
+        explainer=request.explainer,
+        explainer_options=parse_options(list(request.explainer_options)),
+        fitter=request.fitter,
+        fitter_options=parse_options(list(request.fitter_options)),
+        min_probability=request.min_probability,
+        max_labels=request.max_labels,
+        labels=request.labels,
+        label_map=pairs,
+    )
+    limits = Limits.from_settings(settings)
+    classifier = load_classifier(ModelStore(settings.store_path), card)
+    annotator = make_annotator(pipeline, classifier, limits)
+    return Batch(tuple(sources), annotator, control, limits, root, request.label_config is not None, warnings)
+
+
+def find_model(settings: Settings, reference: str | None) -> Card:
+    """Return the card of the model that was asked for, else of the service's.
+
+    A name that the store does not have, but torchvision does, is downloaded and registered.
+
+    Raises:
+        ModelNotFoundError: neither the store nor torchvision has it, or none was asked for and none is active.
+        WeightsUnavailableError: torchvision's weights cannot be downloaded.
+    """
+    store = ModelStore(settings.store_path)
+    if not reference:
+        return serving_model(settings, store, Ledger(settings.ledger_url))
+    try:
+        return store.find(reference.removeprefix("torchvision/"))
+    except ModelNotFoundError:
+        if "@" in reference or not _is_published(reference):
+            raise
+    return register_published(store, reference)
+
+
+def page_frame(pipeline: Pipeline) -> PageFrame:
+    """Return the page's title and subtitle: the version, and what made it in words."""
+    made = f"{pipeline.explainer} on {pipeline.model}, boxes by {pipeline.fitter}"
+    threshold = pipeline.fitter_options.get("threshold")
+    return PageFrame(pipeline.version, f"{made} above {threshold} of the maximum")
+
+
+def page_entry(one: Annotated, limits: Limits) -> PageEntry:
+    """Return the page's entry of a picture: a thumbnail with its evidence, or its error."""
+    if isinstance(one.outcome, HeatboxError) or one.source.path is None:
+        error = one.outcome if isinstance(one.outcome, HeatboxError) else one.source.error
+        return PageEntry(one.source.name, None, None, error)
+    picture = read_picture(one.source.path, limits, at_least=_THUMBNAIL_SIDE)
+    return PageEntry(one.source.name, picture.pixels, one.outcome)
+
+
+def _labels(request: Request, card: Card) -> tuple[Control, tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Return the control to fill, the label map, and what a person should read about it."""
+    if request.label_config is None:
+        labels = tuple(LabelTag(label) for label in card.labels)
+        return Control("label", "image", labels, request.data_key or "image"), (), ()
+    try:
+        config = parse_label_config(request.label_config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelConfigError(f"{request.label_config} cannot be read.", "Check the path.") from error
+    found = map_labels(card.labels, config.control)
+    return config.control, found.pairs, (*config.notes, *found.warnings)
+
+
+def _is_published(name: str) -> bool:
+    try:
+        canonical_architecture(name)
+    except ModelNotFoundError:
+        return False
+    return True

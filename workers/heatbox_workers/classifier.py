@@ -1,0 +1,123 @@
+"""The classifier that explainers meet: a frozen network, its card, and the tools of `heatbox.contract.Classifier`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from heatbox.contract import HeadGradients
+from heatbox.models import Card
+from heatbox_workers.features import ForwardPass, find_gap_weights, forward_pass
+
+__all__ = ["TorchClassifier"]
+
+
+@dataclass(frozen=True, eq=False)
+class TorchClassifier:
+    """A classifier on one device.
+
+    Attributes:
+        card: what is known about it; `card.feature_layer` is filled in.
+        network: in eval mode, no parameter requires a gradient.
+        device: where images and network are.
+    """
+
+    card: Card
+    network: nn.Module
+    device: torch.device
+    _seen: tuple[Tensor, ForwardPass] | None = field(default=None, repr=False)
+    _gap: dict[str, Tensor | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def feature_layer(self) -> str:
+        """Module that is explained when an option says `auto`."""
+        return self.card.feature_layer
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, index = class index."""
+        return self.card.labels
+
+    @property
+    def input_size(self) -> int:
+        """Side of the square input in pixels."""
+        return self.card.input_size
+
+    @property
+    def version(self) -> str:
+        """Content id of weights and card."""
+        return self.card.version
+
+    def preprocess(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Squash RGB pictures (h, w, 3) to the square input and normalise: -> (N, 3, H, W) float32."""
+        side = self.input_size
+        squares = [_squash(picture, side) for picture in pictures]
+        batch = torch.from_numpy(np.stack(squares)).to(self.device).permute(0, 3, 1, 2)
+        mean, std = (
+            torch.tensor(values, device=self.device).view(1, 3, 1, 1)
+            for values in (self.card.mean, self.card.std)
+        )
+        return ((batch.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return class probabilities by the card's head: (N, C) -> (N, C)."""
+        return logits.softmax(1) if self.card.head == "softmax" else logits.sigmoid()
+
+    def seen(self, images: Tensor) -> "TorchClassifier":
+        """Return the same classifier with one forward pass of `images` in hand.
+
+        Its tools answer from that pass when they are asked about the very same tensor, so that choosing the classes
+        and explaining them costs one forward pass together.
+        """
+        return replace(self, _seen=(images, forward_pass(self.network, self.feature_layer, images)))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return class scores before the softmax, no graph: (N, 3, H, W) -> (N, C)."""
+        if self._seen and self._seen[0] is images:
+            return self._seen[1].logits.detach()
+        with torch.no_grad():
+            logits: Tensor = self.network(images)
+        return logits
+
+    def feature_maps(self, images: Tensor, layer: str = "auto") -> Tensor:
+        """Return a layer's output, no graph: (N, 3, H, W) -> (N, K, h, w)."""
+        return self._pass(images, layer).maps.detach()
+
+    def head_gradients(self, images: Tensor, targets: Tensor, layer: str = "auto") -> HeadGradients:
+        """Return maps and gradients of each target from one forward pass; only the head records a graph."""
+        return self._pass(images, layer).gradients(targets)
+
+    def gap_weights(self, layer: str = "auto") -> Tensor | None:
+        """Return W (C, K) where logits = W GAP(A) + b holds numerically for the layer, else None."""
+        name = self._layer(layer)
+        if name not in self._gap:
+            self._gap[name] = find_gap_weights(self.network, name, noise(self.input_size, self.device))
+        return self._gap[name]
+
+    def _layer(self, layer: str) -> str:
+        return self.feature_layer if layer == "auto" else layer
+
+    def _pass(self, images: Tensor, layer: str) -> ForwardPass:
+        name = self._layer(layer)
+        if self._seen and self._seen[0] is images and name == self.feature_layer:
+            return self._seen[1]
+        return forward_pass(self.network, name, images)
+
+
+def noise(side: int, device: torch.device, count: int = 2) -> Tensor:
+    """Return seeded normal noise (count, 3, side, side), the picture that probes look at."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, 3, side, side, generator=generator).to(device)
+
+
+def _squash(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Resize without keeping the aspect ratio; averages areas where the picture shrinks."""
+    if picture.shape[:2] == (side, side):
+        return picture
+    shrinks = min(picture.shape[:2]) >= side
+    resized = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(resized, dtype=np.uint8)

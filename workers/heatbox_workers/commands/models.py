@@ -1,0 +1,81 @@
+"""`heatbox models add`: register a classifier, after it has run once."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from heatbox.cli.console import err, out
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from heatbox.models import Card, ModelStore
+
+__all__ = ["add"]
+
+
+def add(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="NETWORK|FILE",
+            help="A torchvision network by name, or a file of weights (.safetensors, .pt).",
+        ),
+    ],
+    card: Annotated[
+        Path | None,
+        typer.Option(help="Model card (JSON) of a weights FILE; default: FILE with the ending .json."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name in the store; default: the card's or the network's.")
+    ] = None,
+    input_size: Annotated[
+        int | None, typer.Option(help="Side of the square input in pixels.", min=16)
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Feature layer to explain; default: found by a probe.")
+    ] = None,
+    *,
+    activate: Annotated[
+        bool, typer.Option("--activate", help="Make it the service's model at once.")
+    ] = False,
+) -> None:
+    """Register a classifier: a torchvision NETWORK with its published weights, or a weights FILE with a card.
+
+    The network runs once before it is registered. Weights are read without running code.
+    """
+    from heatbox.ledger import Ledger
+    from heatbox.models import ModelStore
+    from heatbox.settings import read_settings
+
+    settings = read_settings(os.environ)
+    store = ModelStore(settings.store_path)
+    changes = {"name": name, "input_size": input_size, "feature_layer": layer}
+    wanted = {field: value for field, value in changes.items() if value is not None}
+    with err.status(f"Trying {source} ..."):
+        registered = _register(store, source, card, wanted)
+    out.print(
+        f"Registered {registered.id} ({registered.architecture}, {len(registered.labels)} labels, "
+        f"explained at {registered.feature_layer})."
+    )
+    if activate:
+        Ledger(settings.ledger_url).activate(registered.id)
+        out.print("It is active.")
+
+
+def _register(store: "ModelStore", source: str, card: Path | None, changes: "Mapping[str, object]") -> "Card":
+    from heatbox.errors import ModelNotFoundError
+    from heatbox_workers.loading import register_file, register_published
+
+    weights = Path(source)
+    if not (card or weights.suffix or weights.exists()):
+        return register_published(store, source, **changes)
+    described = card or weights.with_suffix(".json")
+    if not described.exists():
+        raise ModelNotFoundError(
+            f"There is no card {described}.",
+            "Write one (docs/reference/model-card.md) and name it with --card.",
+        )
+    return register_file(store, weights, described, **changes)
