@@ -1,0 +1,1 @@
+"""The web service: Label Studio's ML backend protocol over HTTP. It never imports torch."""

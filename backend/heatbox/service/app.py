@@ -1,0 +1,101 @@
+"""The ASGI application: its parts, its life and how errors leave it.
+
+Every answer that is not a success is {"code", "message", "remedy"}: Label Studio shows it to people. No
+traceback, path or token is in it.
+"""
+
+import importlib.metadata
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from heatbox.errors import HeatboxError, InternalError, RequestError, ServiceError
+from heatbox.ledger import Ledger
+from heatbox.models import ModelStore
+from heatbox.queue import JobQueue
+from heatbox.service.predict import Studio
+from heatbox.service.routes import router
+from heatbox.settings import Settings
+
+__all__ = ["create_app"]
+
+log = logging.getLogger(__name__)
+
+_VERSIONS = 100  # remembered for /versions
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the web service.
+
+    Raises:
+        SettingsError: the ledger cannot be opened.
+        RedisUnavailableError: no Redis is named; whether it answers is seen when it is needed.
+    """
+    queue = JobQueue(settings.redis_url)
+    studio = Studio(settings, ModelStore(settings.store_path), Ledger(settings.ledger_url), queue)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await queue.aclose()
+        studio.ledger.close()
+
+    app = FastAPI(
+        title="heatbox",
+        summary="Boxes for Label Studio that nobody drew.",
+        version=importlib.metadata.version("heatbox"),
+        lifespan=lifespan,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        docs_url=None,  # these pages load scripts from other hosts; /openapi.json says the same
+        redoc_url=None,
+    )
+    app.state.studio = studio
+    app.state.versions = deque[str](maxlen=_VERSIONS)
+    app.include_router(router)
+    app.add_exception_handler(HeatboxError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_malformed)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(Exception, _answer_defect)
+    return app
+
+
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HeatboxError):
+        raise error
+    log.warning("%s: %s", request.url.path, error)
+    unavailable = isinstance(error, ServiceError)
+    return JSONResponse(
+        error.as_dict(), HTTPStatus.SERVICE_UNAVAILABLE if unavailable else HTTPStatus.UNPROCESSABLE_ENTITY
+    )
+
+
+async def _answer_malformed(_request: Request, error: Exception) -> JSONResponse:
+    first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": ""}
+    where = ".".join(str(part) for part in first["loc"])
+    told = RequestError(
+        f"{where}: {first['msg']}.", "Send JSON as Label Studio does, with Content-Type: application/json."
+    )
+    return JSONResponse(told.as_dict(), HTTPStatus.BAD_REQUEST)
+
+
+async def _answer_http(_request: Request, error: Exception) -> JSONResponse:
+    status = (
+        HTTPStatus(error.status_code)
+        if isinstance(error, HTTPException)
+        else HTTPStatus.INTERNAL_SERVER_ERROR
+    )
+    told = RequestError(f"{status.phrase}.", "The routes are listed in /openapi.json.")
+    return JSONResponse(told.as_dict(), status)
+
+
+async def _answer_defect(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s failed", request.url.path, exc_info=error)
+    defect = InternalError("The request failed.", "The log of `heatbox serve` says why.")
+    return JSONResponse(defect.as_dict(), HTTPStatus.INTERNAL_SERVER_ERROR)

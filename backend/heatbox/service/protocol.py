@@ -1,0 +1,48 @@
+"""What Label Studio sends: the parts of its requests that heatbox reads; everything else is let through.
+
+Protocol: Label Studio 1.23, `ml/api_connector.py`.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+__all__ = ["ErrorAnswer", "PredictRequest", "SetupAnswer", "SetupRequest"]
+
+
+class SetupRequest(BaseModel):
+    """POST /setup: comes after each successful /health and before each prediction."""
+
+    label_config: str | None = Field(
+        default=None, alias="schema", description="Label config (XML); without one every class is a label."
+    )
+    extra_params: dict[str, Any] | list[Any] | str | None = Field(
+        default=None, description="Whatever was typed into the project's settings; not used."
+    )
+
+
+class SetupAnswer(BaseModel):
+    """What /setup answers."""
+
+    model_version: str = Field(description="The version that predictions for this label config carry.")
+    warnings: list[str] = Field(description="For example labels that no class stands for.")
+
+
+class PredictRequest(BaseModel):
+    """POST /predict: tasks as Label Studio stores them."""
+
+    tasks: list[dict[str, Any]]
+    label_config: str | None = Field(
+        default=None, description="Label config (XML); without one every class is a label."
+    )
+    params: dict[str, Any] | None = Field(
+        default=None, description="Login, password and, from the editor, a context; not used."
+    )
+
+
+class ErrorAnswer(BaseModel):
+    """Every answer that is not a success."""
+
+    code: str = Field(description="Short and stable.")
+    message: str = Field(description="What is wrong.")
+    remedy: str = Field(description="What to do.")

@@ -1,0 +1,89 @@
+"""The routes that Label Studio calls, and what a person may look up.
+
+`/health` and `/setup` come before every prediction and have one and three seconds; `/webhook` is called inside
+an annotator's submit and has one. A task that cannot be annotated never spoils an answer of `/predict`.
+"""
+
+import asyncio
+import logging
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request
+
+from heatbox.plugins import EXPLAINERS, plugin_names
+from heatbox.service.predict import Studio, predict
+from heatbox.service.protocol import ErrorAnswer, PredictRequest, SetupAnswer, SetupRequest
+
+__all__ = ["router"]
+
+log = logging.getLogger(__name__)
+router = APIRouter(
+    responses={400: {"model": ErrorAnswer, "description": "Not a request that Label Studio sends."}}
+)
+
+
+def _studio(request: Request) -> Studio:
+    studio: Studio = request.app.state.studio
+    return studio
+
+
+@router.get("/health")
+@router.get("/", include_in_schema=False)
+async def health() -> dict[str, str]:
+    """Say that the service is up."""
+    return {"status": "UP", "model_class": "heatbox"}
+
+
+@router.post(
+    "/setup", responses={422: {"model": ErrorAnswer, "description": "The project cannot be served."}}
+)
+async def setup(request: Request, body: SetupRequest) -> SetupAnswer:
+    """Return the version of the predictions that a project gets, or say why it gets none."""
+    serving = await asyncio.to_thread(_studio(request).serving, body.label_config)
+    version = serving.pipeline.version
+    versions: list[str] = request.app.state.versions
+    if version not in versions:
+        versions.append(version)
+        for warning in serving.warnings:
+            log.warning("%s: %s", version, warning)
+    return SetupAnswer(model_version=version, warnings=list(serving.warnings))
+
+
+@router.post("/predict")
+async def predict_tasks(request: Request, body: PredictRequest) -> dict[str, list[Any]]:
+    """Answer with one item per task, in order; `[]` for one that failed or is not ready in time."""
+    try:
+        results = await predict(_studio(request), body.tasks, body.label_config)
+    except Exception:  # Label Studio drops a whole batch for one error; the log has the details
+        log.exception("%d tasks were not annotated", len(body.tasks))
+        results = [[] for _ in body.tasks]
+    return {"results": results}
+
+
+@router.post("/webhook")
+async def webhook(event: Annotated[dict[str, Any], Body()]) -> dict[str, str]:
+    """Take note of an event and answer at once; this version learns nothing from events."""
+    if event.get("action") == "START_TRAINING":
+        return {"status": "ignored", "message": "heatbox cannot train from Label Studio yet."}
+    return {"status": "ok"}
+
+
+@router.get("/versions")
+async def versions(request: Request) -> dict[str, list[str]]:
+    """Return the versions that /setup has named since the service was started."""
+    return {"versions": list(request.app.state.versions)}
+
+
+@router.get("/v1/models")
+async def models(request: Request) -> dict[str, list[dict[str, Any]]]:
+    """Return the registered models."""
+    studio = _studio(request)
+    cards = await asyncio.to_thread(studio.store.cards)
+    kept = {"name", "architecture", "input_size", "labels", "licence", "source"}
+    return {"models": [{"id": card.id, **card.model_dump(mode="json", include=kept)} for card in cards]}
+
+
+@router.get("/v1/explainers")
+async def explainers() -> dict[str, list[dict[str, str]]]:
+    """Return the registered explainers by name; none is imported, because that would load torch."""
+    return {"explainers": [{"name": name} for name in plugin_names(EXPLAINERS)]}

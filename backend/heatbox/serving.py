@@ -1,0 +1,95 @@
+"""What the service annotates a project with: one way from settings, model and label config to a pipeline.
+
+`/setup` and `/predict` both come through here, so the version that Label Studio is told is the one that its
+predictions carry.
+"""
+
+from dataclasses import dataclass
+
+from heatbox.errors import ModelNotFoundError, PluginNotFoundError
+from heatbox.label_config import Control, LabelTag
+from heatbox.labels import map_labels
+from heatbox.ledger import Ledger
+from heatbox.models import Card, ModelStore
+from heatbox.pipeline import Pipeline, pipeline_for
+from heatbox.plugins import BOX_FITTERS, EXPLAINERS, plugin_names
+from heatbox.settings import Settings
+
+__all__ = ["Serving", "serve_project", "serving_model"]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a project is annotated with.
+
+    Attributes:
+        pipeline: the same for the same settings, model and label config.
+        control: that the regions fill.
+        warnings: what a person should read, one sentence each, such as labels that never get a box.
+    """
+
+    pipeline: Pipeline
+    control: Control
+    warnings: tuple[str, ...] = ()
+
+
+def serve_project(settings: Settings, store: ModelStore, ledger: Ledger, control: Control | None) -> Serving:
+    """Return what a project is annotated with.
+
+    Args:
+        settings: name the model, the explainer, the fitter and the limits.
+        store: holds the model.
+        ledger: knows the active model.
+        control: of the project's label config; None: one with every class of the model, on `data["image"]`.
+
+    Raises:
+        ModelNotFoundError: no model is active, or it is not in the store.
+        PluginNotFoundError: no explainer or box fitter has the name that the settings give.
+        LabelError: labels and classes do not fit together.
+    """
+    card = serving_model(settings, store, ledger)
+    _check_registered(EXPLAINERS, settings.explainer)
+    _check_registered(BOX_FITTERS, settings.fitter)
+    if control is None:
+        return Serving(_pipeline(settings, card, ()), _every_class(card))
+    label_map = map_labels(card.labels, control)
+    return Serving(_pipeline(settings, card, label_map.pairs), control, label_map.warnings)
+
+
+def serving_model(settings: Settings, store: ModelStore, ledger: Ledger) -> Card:
+    """Return the card of the model that the settings name, else of the active one.
+
+    Raises:
+        ModelNotFoundError: there is none.
+    """
+    reference = settings.model or ledger.active_model()
+    if not reference:
+        raise ModelNotFoundError(
+            "No model is active.", "Register one with `heatbox models add mobilenet_v2 --activate`."
+        )
+    return store.find(reference)
+
+
+def _pipeline(settings: Settings, card: Card, label_map: tuple[tuple[str, str], ...]) -> Pipeline:
+    return pipeline_for(
+        card,
+        threshold=settings.threshold,
+        explainer=settings.explainer,
+        fitter=settings.fitter,
+        min_probability=settings.min_probability,
+        max_labels=settings.max_labels,
+        label_map=label_map,
+    )
+
+
+def _every_class(card: Card) -> Control:
+    return Control("label", "image", tuple(LabelTag(label) for label in card.labels), "image")
+
+
+def _check_registered(group: str, name: str) -> None:
+    """Raise unless a plugin has this name; nothing is imported, because plugins load torch."""
+    names = plugin_names(group)
+    if name not in names:
+        raise PluginNotFoundError(
+            f"No plugin {name!r} is registered.", f"Registered are: {', '.join(names)}."
+        )

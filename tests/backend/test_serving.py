@@ -1,0 +1,75 @@
+import pytest
+
+from heatbox.errors import LabelUnknownError, ModelNotFoundError, PluginNotFoundError
+from heatbox.label_config import make_label_config, parse_label_config
+from heatbox.ledger import Ledger
+from heatbox.models import ModelStore
+from heatbox.serving import serve_project
+from heatbox.settings import Settings
+
+
+@pytest.fixture
+def serve(tmp_path, tiny_store):
+    """Serve a project with these labels and settings."""
+
+    def serve(labels=(), ledger=None, **settings):
+        chosen = Settings(home=tmp_path, store=tiny_store, **{"model": "tiny", **settings})
+        control = parse_label_config(make_label_config(labels)).control if labels else None
+        return serve_project(
+            chosen, ModelStore(tiny_store), ledger or Ledger(f"sqlite:///{tmp_path}/ledger.sqlite"), control
+        )
+
+    return serve
+
+
+def test_the_same_project_gets_the_same_version(serve):
+    assert serve(["Cat", "Dog"]).pipeline.version == serve(["Cat", "Dog"]).pipeline.version
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"explainer": "cam"},
+        {"fitter": "enclosing"},
+        {"threshold": 0.4},
+        {"min_probability": 0.1},
+        {"max_labels": 2},
+    ],
+)
+def test_whatever_changes_the_boxes_changes_the_version(serve, changed):
+    assert serve(["cat"]).pipeline.version != serve(["cat"], **changed).pipeline.version
+
+
+def test_other_labels_are_another_version(serve):
+    assert serve(["cat"]).pipeline.version != serve(["dog"]).pipeline.version
+
+
+def test_without_a_label_config_every_class_is_a_label_of_the_image(serve):
+    serving = serve()
+    assert serving.control.label_names == ("cat", "dog", "bird")
+    assert serving.control.data_key == "image"
+
+
+def test_labels_without_a_class_are_told(serve):
+    assert any("zebra" in warning for warning in serve(["cat", "zebra"]).warnings)
+
+
+def test_the_active_model_is_served_when_the_settings_name_none(serve, tmp_path):
+    ledger = Ledger(f"sqlite:///{tmp_path}/other.sqlite")
+    ledger.activate("tiny")
+    assert serve(["cat"], ledger, model="").pipeline.model.startswith("tiny@")
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels", "error"),
+    [
+        ({"model": ""}, ["cat"], ModelNotFoundError),
+        ({"model": "resnet"}, ["cat"], ModelNotFoundError),
+        ({"explainer": "gradcam"}, ["cat"], PluginNotFoundError),
+        ({"fitter": "box"}, ["cat"], PluginNotFoundError),
+        ({}, ["zebra"], LabelUnknownError),
+    ],
+)
+def test_what_cannot_be_served_is_an_error(serve, settings, labels, error):
+    with pytest.raises(error):
+        serve(labels, **settings)
