@@ -145,6 +145,10 @@ class Fit:
 class BoxFitter(Protocol):
     """Turns one heatmap into boxes; deterministic, no randomness."""
 
+    @property
+    def threshold(self) -> float:
+        """What the mask keeps, as part of the heatmap's maximum; the one option that every fitter has."""
+
     def __call__(self, heatmap: NDArray[np.float32]) -> Fit:
         """Fit boxes to a heatmap (H, W) with values in [0, 1] (see `heatbox.heatmaps.normalise`)."""
 

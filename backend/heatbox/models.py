@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -26,6 +27,7 @@ from heatbox.errors import ModelInvalidError, ModelNotFoundError, OutputError
 __all__ = ["Card", "ModelStore", "file_sha256", "make_card", "read_card"]
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
+_ABANDONED_SECONDS = 86_400
 _DESCRIPTIVE = {"format", "name", "licence", "source"}
 
 Channels = tuple[float, float, float]
@@ -182,6 +184,7 @@ class ModelStore:
         """Yield a temporary folder inside the store; it is removed unless `publish` moved it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._clear_abandoned()
             folder = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.folder))
         except OSError as error:
             raise _unwritable(error) from error
@@ -189,6 +192,12 @@ class ModelStore:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _clear_abandoned(self) -> None:
+        """Remove temporary folders that a killed process left behind a day ago or longer."""
+        for folder in self.folder.glob(".incoming-*"):
+            if time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, folder: Path, card: Card) -> Card:
         """Move a folder that holds `weights.safetensors` into the store under its card.

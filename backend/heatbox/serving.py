@@ -15,7 +15,7 @@ from heatbox.pipeline import Pipeline, pipeline_for
 from heatbox.plugins import BOX_FITTERS, EXPLAINERS, plugin_names
 from heatbox.settings import Settings
 
-__all__ = ["Serving", "serve_project", "serving_model"]
+__all__ = ["Serving", "every_class", "serve_project", "serving_model"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def serve_project(settings: Settings, store: ModelStore, ledger: Ledger, control
     _check_registered(EXPLAINERS, settings.explainer)
     _check_registered(BOX_FITTERS, settings.fitter)
     if control is None:
-        return Serving(_pipeline(settings, card, ()), _every_class(card))
+        return Serving(_pipeline(settings, card, ()), every_class(card))
     label_map = map_labels(card.labels, control)
     return Serving(_pipeline(settings, card, label_map.pairs), control, label_map.warnings)
 
@@ -82,8 +82,9 @@ def _pipeline(settings: Settings, card: Card, label_map: tuple[tuple[str, str], 
     )
 
 
-def _every_class(card: Card) -> Control:
-    return Control("label", "image", tuple(LabelTag(label) for label in card.labels), "image")
+def every_class(card: Card, data_key: str = "image") -> Control:
+    """Return the control of a project that has every class of the model as a label."""
+    return Control("label", "image", tuple(LabelTag(label) for label in card.labels), data_key)
 
 
 def _check_registered(group: str, name: str) -> None:

@@ -35,7 +35,7 @@ def heatbox_up(tmp_path, tiny_store, pictures):
     assert process.wait(30) == 0
 
 
-def test_label_studio_retrieves_boxes_and_stores_each_once(studio, heatbox_up, tiny_store, pictures):
+def test_label_studio_retrieves_boxes_and_stores_each_once(studio, heatbox_up, tiny_store):
     (card,) = tiny_store.glob("*/*/model.json")
     labels = json.loads(card.read_text())["labels"]
     project = studio.post(
@@ -50,7 +50,8 @@ def test_label_studio_retrieves_boxes_and_stores_each_once(studio, heatbox_up, t
 
     for _ in range(2):  # the second retrieval asks again only for what has no prediction of this version
         answer = studio.post(
-            f"/api/dm/actions?id=retrieve_tasks_predictions&project={project}", json={"selectedItems": {"all": True}}
+            f"/api/dm/actions?id=retrieve_tasks_predictions&project={project}",
+            json={"selectedItems": {"all": True}},
         )
         answer.raise_for_status()
     predictions = studio.get(f"/api/predictions/?project={project}").json()

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from heatbox.annotation import Annotation
-from heatbox.errors import HeatboxError, LabelConfigError, ModelNotFoundError
+from heatbox.boxes import Box
+from heatbox.errors import HeatboxError, LabelConfigError, LabelUnknownError, ModelNotFoundError
 from heatbox.images import Limits, read_picture
 from heatbox.import_file import atomic_text, local_files_address, write_tasks
 from heatbox.label_config import Control, LabelTag, make_label_config, parse_label_config
@@ -16,8 +17,8 @@ from heatbox.ledger import Ledger
 from heatbox.models import Card, ModelStore
 from heatbox.page import PageEntry, PageFrame, write_page
 from heatbox.pipeline import Pipeline, pipeline_for
-from heatbox.plugins import parse_options
-from heatbox.serving import serving_model
+from heatbox.plugins import make_box_fitter, make_explainer, parse_options
+from heatbox.serving import every_class, serving_model
 from heatbox.settings import Settings
 from heatbox.sources import Source, find_pictures
 from heatbox_workers.annotate import Annotator, make_annotator
@@ -156,13 +157,15 @@ def prepare(request: Request, settings: Settings) -> Batch:
     sources = find_pictures(request.paths, data_key=request.data_key, document_roots=(root,))
     card = find_model(settings, request.model)
     control, pairs, warnings = _labels(request, card)
+    explainer_options = parse_options(list(request.explainer_options))
+    fitter_options = parse_options(list(request.fitter_options))
     pipeline = pipeline_for(
         card,
         request.threshold,
         explainer=request.explainer,
-        explainer_options=parse_options(list(request.explainer_options)),
+        explainer_options=_typed(make_explainer(request.explainer, explainer_options), explainer_options),
         fitter=request.fitter,
-        fitter_options=parse_options(list(request.fitter_options)),
+        fitter_options=_typed(make_box_fitter(request.fitter, fitter_options), fitter_options),
         min_probability=request.min_probability,
         max_labels=request.max_labels,
         labels=request.labels,
@@ -201,26 +204,43 @@ def page_frame(pipeline: Pipeline) -> PageFrame:
     return PageFrame(pipeline.version, f"{made} above {threshold} of the maximum")
 
 
-def page_entry(one: Annotated, limits: Limits) -> PageEntry:
-    """Return the page's entry of a picture: a thumbnail with its evidence, or its error."""
+def page_entry(one: Annotated, limits: Limits, truth: tuple[tuple[str, Box], ...] = ()) -> PageEntry:
+    """Return the page's entry of a picture: a thumbnail with its evidence and true boxes, or its error."""
     if isinstance(one.outcome, HeatboxError) or one.source.path is None:
         error = one.outcome if isinstance(one.outcome, HeatboxError) else one.source.error
         return PageEntry(one.source.name, None, None, error)
     picture = read_picture(one.source.path, limits, at_least=_THUMBNAIL_SIDE)
-    return PageEntry(one.source.name, picture.pixels, one.outcome)
+    return PageEntry(one.source.name, picture.pixels, one.outcome, truth=truth)
 
 
 def _labels(request: Request, card: Card) -> tuple[Control, tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Return the control to fill, the label map, and what a person should read about it."""
     if request.label_config is None:
-        labels = tuple(LabelTag(label) for label in card.labels)
-        return Control("label", "image", labels, request.data_key or "image"), (), ()
+        key = request.data_key or "image"
+        return (
+            (*_asked(request.labels, card, key), ()) if request.labels else (every_class(card, key), (), ())
+        )
     try:
         config = parse_label_config(request.label_config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise LabelConfigError(f"{request.label_config} cannot be read.", "Check the path.") from error
     found = map_labels(card.labels, config.control)
     return config.control, found.pairs, (*config.notes, *found.warnings)
+
+
+def _typed(plugin: object, options: dict[str, str]) -> dict[str, object]:
+    """Return options with the plugin's types, so that `0.40` and `0.4` are one version."""
+    return {name: getattr(plugin, name) for name in options}
+
+
+def _asked(labels: tuple[str, ...], card: Card, key: str) -> tuple[Control, tuple[tuple[str, str], ...]]:
+    """Return a control of the labels that were asked for, and the classes that they mean, however written."""
+    control = Control("label", "image", tuple(LabelTag(label) for label in labels), key)
+    found = map_labels(card.labels, control)
+    for label in found.unmapped_labels:
+        close = ", ".join(map(repr, found.suggestions[label])) or "nothing like it"
+        raise LabelUnknownError(f"The classifier knows no label {label!r}.", f"The closest are: {close}.")
+    return control, found.pairs
 
 
 def _is_published(name: str) -> bool:

@@ -96,6 +96,10 @@ def annotate(
     from rich.markup import escape
 
     from heatbox.settings import read_settings
+    from heatbox_workers.process import prepare_process
+
+    settings = read_settings(os.environ)
+    prepare_process(settings.threads, 1)
     from heatbox_workers.batch import Request, prepare
 
     request = Request(
@@ -113,10 +117,10 @@ def annotate(
         data_key=data_key,
         document_root=document_root,
     )
-    with err.status("Loading the model ..."):
-        batch = prepare(request, read_settings(os.environ))
+    with err().status("Loading the model ..."):
+        batch = prepare(request, settings)
     for warning in batch.warnings:
-        err.print(f"[yellow]warning[/]: {escape(warning)}", highlight=False)
+        err().print(f"[yellow]warning[/]: {escape(warning)}", highlight=False)
     summary = batch.write(_with_progress(batch), out_file, html)
     _print_summary(batch, summary, out_file, html)
     if summary.failed:
@@ -127,7 +131,7 @@ def _with_progress(batch: "Batch") -> "Iterator[AnnotatedSource]":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("annotating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Progress(*columns, console=err(), transient=True) as progress:
         yield from progress.track(batch.annotate(), total=len(batch.sources))
 
 
@@ -135,21 +139,21 @@ def _print_summary(batch: "Batch", summary: "Summary", out_file: Path, html: Pat
     from rich.markup import escape
 
     for name, error in summary.failed:
-        err.print(f"[red]failed[/] {escape(name)}", highlight=False, soft_wrap=True)
+        err().print(f"[red]failed[/] {escape(name)}", highlight=False, soft_wrap=True)
         print_error(error)
     counts = ", ".join(f"{label} {count}" for label, count in summary.boxes.most_common())
     done = summary.pictures - len(summary.failed)
-    out.print(
+    out().print(
         f"{done} of {summary.pictures} pictures annotated with {batch.pipeline.version}: "
         f"{summary.boxes.total()} boxes{f' ({counts})' if counts else ''}, "
         f"{summary.without_boxes} pictures without any.",
         highlight=False,
         soft_wrap=True,
     )
-    out.print(f"Label Studio import file: {out_file}", highlight=False, soft_wrap=True)
+    out().print(f"Label Studio import file: {out_file}", highlight=False, soft_wrap=True)
     if not batch.has_config and summary.boxes:
         from heatbox_workers.batch import config_path
 
-        out.print(f"Label config for it:      {config_path(out_file)}", highlight=False, soft_wrap=True)
+        out().print(f"Label config for it:      {config_path(out_file)}", highlight=False, soft_wrap=True)
     if html is not None:
-        out.print(f"Page to look at:          {html}", highlight=False, soft_wrap=True)
+        out().print(f"Page to look at:          {html}", highlight=False, soft_wrap=True)

@@ -54,15 +54,15 @@ def add(
     store = ModelStore(settings.store_path)
     changes = {"name": name, "input_size": input_size, "feature_layer": layer}
     wanted = {field: value for field, value in changes.items() if value is not None}
-    with err.status(f"Trying {source} ..."):
+    with err().status(f"Trying {source} ..."):
         registered = _register(store, source, card, wanted)
-    out.print(
+    out().print(
         f"Registered {registered.id} ({registered.architecture}, {len(registered.labels)} labels, "
         f"explained at {registered.feature_layer})."
     )
     if activate:
         Ledger(settings.ledger_url).activate(registered.id)
-        out.print("It is active.")
+        out().print("It is active.")
 
 
 def _register(store: "ModelStore", source: str, card: Path | None, changes: "Mapping[str, object]") -> "Card":

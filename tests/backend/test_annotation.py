@@ -1,0 +1,51 @@
+"""Annotations: there and back through JSON, their score, and ids that tell regions apart."""
+
+import json
+
+import numpy as np
+import pytest
+
+from heatbox.annotation import Annotation, Region, TargetEvidence, region_id
+from heatbox.boxes import Box
+
+CAT = Region("hb1", "Katze", "tabby", Box(1, 2.5, 30.25, 40), 0.75)
+DOG = Region("hb2", "dog", "dog", Box(0, 0, 5, 5), 0.5)
+
+
+@pytest.mark.parametrize("regions", [(), (CAT,), (CAT, DOG)])
+def test_an_annotation_survives_json(regions):
+    annotation = Annotation(64, 48, regions)
+    assert Annotation.from_dict(json.loads(json.dumps(annotation.as_dict()))) == annotation
+
+
+def test_evidence_stays_at_home_and_does_not_make_annotations_differ():
+    heat = np.zeros((2, 2), np.float32)
+    with_evidence = Annotation(64, 48, (CAT,), (TargetEvidence("Katze", "tabby", 0.9, heat, heat > 0),))
+    assert with_evidence == Annotation(64, 48, (CAT,))
+    assert "evidence" not in with_evidence.as_dict()
+
+
+@pytest.mark.parametrize(("regions", "score"), [((), None), ((CAT,), 0.75), ((CAT, DOG), 0.5)])
+def test_the_score_is_the_most_doubtful_regions(regions, score):
+    assert Annotation(64, 48, regions).score == score
+
+
+def test_the_same_region_has_the_same_id_on_every_machine():
+    assert region_id("heatbox-cam-m-0123456789", "cat", 0, Box(1, 2, 3, 4)) == "hb970b832c56"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ("v2", "cat", 0, Box(1, 2, 3, 4)),
+        ("v1", "dog", 0, Box(1, 2, 3, 4)),
+        ("v1", "cat", 1, Box(1, 2, 3, 4)),
+        ("v1", "cat", 0, Box(1, 2, 3, 4.001)),
+    ],
+)
+def test_another_version_label_rank_or_box_is_another_id(changed):
+    assert region_id(*changed) != region_id("v1", "cat", 0, Box(1, 2, 3, 4))
+
+
+def test_noise_below_a_thousandth_of_a_pixel_does_not_change_an_id():
+    assert region_id("v", "cat", 0, Box(1, 2, 3, 4.00001)) == region_id("v", "cat", 0, Box(1, 2, 3, 4))

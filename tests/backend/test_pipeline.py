@@ -1,0 +1,86 @@
+"""Pipelines: the version is one pure function of what decides the boxes."""
+
+import dataclasses
+import json
+
+import pytest
+
+from heatbox.models import Card
+from heatbox.pipeline import DEFAULT_THRESHOLD, Pipeline, pipeline_for
+
+PIPELINE = Pipeline(
+    model="mobilenet_v2@0123456789ab",
+    explainer="grad_cam",
+    explainer_options={"layer": "features.17", "relu": True},
+    fitter="components",
+    fitter_options={"threshold": 0.4, "min_area": 0.01},
+    label_map=(("tabby", "cat"),),
+)
+
+CHANGES = {
+    "model": "mobilenet_v2@ba9876543210",
+    "explainer": "cam",
+    "explainer_options": {"layer": "features.18", "relu": True},
+    "fitter": "enclosing",
+    "fitter_options": {"threshold": 0.41, "min_area": 0.01},
+    "normalisation": "minmax",
+    "min_probability": 0.26,
+    "max_labels": 4,
+    "labels": ("cat",),
+    "label_map": (("tabby", "Cat"),),
+}
+
+
+def test_the_version_is_the_one_that_label_studio_already_knows():
+    """A failure here means that every prediction ever made counts as another version's: change it knowingly."""
+    assert PIPELINE.version == "heatbox-grad_cam-mobilenet_v2-03c9290ffe"
+
+
+def test_the_order_of_options_does_not_change_the_version():
+    options = dict(reversed(PIPELINE.fitter_options.items()))
+    reordered = dataclasses.replace(PIPELINE, fitter_options=options)
+    assert list(reordered.fitter_options) != list(PIPELINE.fitter_options)
+    assert (reordered.version, hash(reordered)) == (PIPELINE.version, hash(PIPELINE))
+    assert reordered == PIPELINE
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Pipeline)])
+def test_another_value_of_any_field_is_another_version(field):
+    assert dataclasses.replace(PIPELINE, **{field: CHANGES[field]}).version != PIPELINE.version
+
+
+@pytest.mark.parametrize("pipeline", [PIPELINE, Pipeline("tiny@0"), Pipeline("tiny@0", labels=("a", "b"))])
+def test_a_pipeline_survives_json_with_its_version(pipeline):
+    back = Pipeline.from_dict(json.loads(json.dumps(pipeline.as_dict())))
+    assert back == pipeline
+    assert back.version == pipeline.version
+
+
+def test_the_version_is_readable_and_safe_in_any_file_name_or_address():
+    assert Pipeline("my model/ä@0").version.startswith("heatbox-grad_cam-my-model-")
+
+
+def test_later_changes_to_the_given_options_do_not_reach_the_pipeline():
+    options = {"threshold": 0.4}
+    pipeline = Pipeline("tiny@0", fitter_options=options)
+    options["threshold"] = 0.5
+    assert pipeline.fitter_options == {"threshold": 0.4}
+    with pytest.raises(TypeError):
+        pipeline.fitter_options["threshold"] = 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "of_card", "used"),
+    [(0.5, 0.2, 0.5), (None, 0.2, 0.2), (0.5, None, 0.5), (None, None, DEFAULT_THRESHOLD)],
+)
+def test_the_threshold_is_the_one_given_then_the_cards_then_the_default(given, of_card, used):
+    card = Card(name="m", architecture="heatbox/tiny", labels=("a",), input_size=64, box_threshold=of_card)
+    pipeline = pipeline_for(card, given, explainer="cam")
+    assert pipeline.fitter_options == {"threshold": used}
+    assert (pipeline.model, pipeline.explainer) == (card.id, "cam")
+
+
+def test_a_threshold_among_the_fitters_options_wins():
+    card = Card(name="m", architecture="heatbox/tiny", labels=("a",), input_size=64)
+    pipeline = pipeline_for(card, 0.5, fitter_options={"threshold": 0.6, "max_boxes": 2})
+    assert pipeline.fitter_options == {"threshold": 0.6, "max_boxes": 2}
