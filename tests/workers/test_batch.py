@@ -1,0 +1,156 @@
+"""The batch behind `heatbox annotate`: files and tasks in, import file, label config and page out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from heatbox.errors import (
+    LabelConfigError,
+    LabelUnknownError,
+    ModelNotFoundError,
+    OutputError,
+    UnsupportedError,
+)
+from heatbox.label_config import make_label_config, parse_label_config
+from heatbox.ledger import Ledger
+from heatbox.settings import Settings
+from heatbox_workers.batch import Request, config_path, prepare
+
+LABELS = ("cat", "dog", "bird")  # of the fixture's model
+
+
+@pytest.fixture
+def settings(tmp_path, tiny_store):
+    return Settings(home=tmp_path / "home", store=tiny_store)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two pictures and a file that is none."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg"):
+        Image.fromarray(random.integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "c.jpg").write_text("<html>")
+    return folder
+
+
+def run(settings, tmp_path, *paths, html=None, **fields):
+    """Prepare a request, write everything, and return the summary and the import file's tasks."""
+    request = Request(tuple(map(str, paths)), model="tiny", **{"min_probability": 0.0, **fields})
+    batch = prepare(request, settings)
+    summary = batch.write(batch.annotate(), tmp_path / "out.json", html)
+    return summary, json.loads((tmp_path / "out.json").read_text())
+
+
+def test_a_folder_becomes_an_import_file_and_the_bad_picture_is_reported(settings, folder, tmp_path):
+    summary, tasks = run(settings, tmp_path, folder)
+    assert summary.pictures == 3
+    assert [(Path(name).name, error.code) for name, error in summary.failed] == [
+        ("c.jpg", "picture-unreadable")
+    ]
+    assert [Path(task["data"]["image"]).name for task in tasks] == ["a.png", "b.jpg"]
+    (prediction,) = tasks[0]["predictions"]
+    assert prediction["model_version"].startswith("heatbox-grad_cam-tiny-")
+    assert {region["value"]["rectanglelabels"][0] for region in prediction["result"]} <= set(LABELS)
+    assert summary.boxes.total() == sum(len(task["predictions"][0]["result"]) for task in tasks)
+
+
+def test_files_are_named_relative_to_the_document_root(settings, folder, tmp_path):
+    _, tasks = run(settings, tmp_path, folder / "a.png", document_root=tmp_path)
+    assert tasks[0]["data"]["image"] == "/data/local-files/?d=photos/a.png"
+
+
+def test_a_file_outside_the_document_root_is_told(settings, folder, tmp_path):
+    with pytest.raises(OutputError, match="document root"):
+        run(settings, tmp_path, folder / "a.png", document_root=tmp_path / "elsewhere")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_tasks_keep_their_data_and_a_failed_one_comes_without_a_prediction(settings, folder, tmp_path):
+    tasks = [
+        {"id": 7, "data": {"photo": str(folder / "a.png"), "note": "kept"}},
+        {"id": 8, "data": {"photo": str(folder / "gone.png")}},
+    ]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    summary, written = run(settings, tmp_path, tmp_path / "tasks.json", data_key="photo")
+    assert [task["id"] for task in written] == [7, 8]
+    assert written[0]["data"] == tasks[0]["data"]
+    assert [len(task["predictions"]) for task in written] == [1, 0]
+    assert [error.code for _, error in summary.failed] == ["picture-not-found"]
+
+
+def test_the_label_config_is_written_only_where_the_user_has_none(settings, folder, tmp_path):
+    summary, _ = run(settings, tmp_path, folder)
+    written = parse_label_config(config_path(tmp_path / "out.json").read_text())
+    assert written.control.label_names == tuple(sorted(summary.boxes))
+    config_path(tmp_path / "out.json").unlink()
+    (tmp_path / "own.xml").write_text(make_label_config(LABELS))
+    run(settings, tmp_path, folder, label_config=tmp_path / "own.xml")
+    assert not config_path(tmp_path / "out.json").exists()
+
+
+def test_a_label_config_gives_names_and_labels(settings, folder, tmp_path):
+    config = (
+        '<View><Image name="photo" value="$url"/><RectangleLabels name="box" toName="photo">'
+        '<Label value="Pet" predicted_values="cat,dog"/></RectangleLabels></View>'
+    )
+    (tmp_path / "own.xml").write_text(config)
+    _, tasks = run(settings, tmp_path, folder / "a.png", label_config=tmp_path / "own.xml")
+    (region, *_) = tasks[0]["predictions"][0]["result"]
+    assert (region["from_name"], region["to_name"]) == ("box", "photo")
+    assert region["value"]["rectanglelabels"] == ["Pet"]
+    assert "url" in tasks[0]["data"]
+
+
+def test_a_label_that_was_asked_for_is_looked_for_in_every_picture_however_it_is_written(
+    settings, folder, tmp_path
+):
+    _, tasks = run(settings, tmp_path, folder, labels=("BIRD",), min_probability=1.0)
+    labels = [
+        label
+        for task in tasks
+        for region in task["predictions"][0]["result"]
+        for label in region["value"]["rectanglelabels"]
+    ]
+    assert set(labels) == {"BIRD"}
+
+
+def test_the_same_request_twice_writes_the_same_bytes(settings, folder, tmp_path):
+    run(settings, tmp_path, folder)
+    first = (tmp_path / "out.json").read_bytes()
+    run(settings, tmp_path, folder)
+    assert (tmp_path / "out.json").read_bytes() == first
+
+
+def test_the_page_shows_every_picture_and_the_failed_one(settings, folder, tmp_path):
+    run(settings, tmp_path, folder, html=tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert all(name in page for name in ("a.png", "b.jpg", "c.jpg", "picture-unreadable"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"model": "nothing-like-it"}, ModelNotFoundError),
+        ({"model": "tiny@ffff"}, ModelNotFoundError),
+        ({"labels": ("cow",)}, LabelUnknownError),
+        ({"labels": ("cat", "cow")}, LabelUnknownError),
+        ({"label_config": Path("none.xml")}, LabelConfigError),
+        ({"explainer": "cam", "explainer_options": ("layer=features.0",)}, UnsupportedError),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_told_before_anything_is_written(settings, folder, fields, error):
+    with pytest.raises(error):
+        prepare(Request((str(folder),), **{"model": "tiny", **fields}), settings)
+
+
+def test_without_a_model_the_active_one_is_taken(settings, folder):
+    with pytest.raises(ModelNotFoundError, match="active"):
+        prepare(Request((str(folder),)), settings)
+    Ledger(settings.ledger_url).activate("tiny")
+    assert prepare(Request((str(folder),)), settings).pipeline.model.startswith("tiny@")
