@@ -11,7 +11,7 @@ from heatbox.models import ModelStore
 from heatbox_workers.demo.compose import LABELS, compose
 from heatbox_workers.demo.run import COLUMNS, Demo, run_demo
 
-SMALL = Demo(training=16, held_out=6, size=96, epochs=1)
+SMALL = Demo(training=16, held_out=6, size=96, input_size=64, epochs=1)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def demo(
     held_out: Annotated[
         int, typer.Option(min=1, help="Held-out pictures that are annotated and measured.")
     ] = 80,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training pictures.")] = 40,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training pictures.")] = 34,
     seed: Annotated[int, typer.Option(help="Seed of pictures, weights and training.")] = 0,
 ) -> None:
     """Compose pictures, train on image labels only, explain held-out pictures, fit boxes and measure them.

@@ -1,0 +1,230 @@
+"""The documentation says what the code has: plugins, settings, commands, errors, routes; links and commands resolve."""
+
+import dataclasses
+import importlib.metadata
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import typer.main
+
+from heatbox import cli, contract
+from heatbox.contract import Evidence
+from heatbox.errors import HeatboxError
+from heatbox.models import Card, make_card
+from heatbox.plugins import BOX_FITTERS, EXPLAINERS, PluginDescription, describe_plugins, make_explainer
+from heatbox.service.routes import router
+from heatbox.settings import Settings
+from heatbox_workers.loading import make_classifier
+from heatbox_workers.tiny import TinyNet
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+REFERENCE = DOCS / "reference"
+PAGES = sorted(
+    [*DOCS.rglob("*.md"), *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG"))]
+)
+SHELL = re.compile(r"^ *```(?:sh|console)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+HEATBOX = re.compile(r"^ *(?:[A-Z_]+=\S+ )*(heatbox .*)$", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def section(page: str, heading: str) -> str:
+    """Return the text under the heading that holds the name in code marks, without further headings of its level."""
+    text = (REFERENCE / page).read_text(encoding="utf-8")
+    found = re.search(rf"^## `{re.escape(heading)}`$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"docs/reference/{page} has no heading ## `{heading}`"
+    return found[1]
+
+
+def error_classes(root: type[HeatboxError] = HeatboxError) -> Iterator[type[HeatboxError]]:
+    yield root
+    for child in root.__subclasses__():
+        if child.__module__ == root.__module__:
+            yield from error_classes(child)
+
+
+def built_in(group: str) -> list[PluginDescription]:
+    return [plugin for plugin in describe_plugins(group) if plugin.distribution == "heatbox"]
+
+
+def commands(command, path="heatbox"):
+    if not hasattr(command, "commands"):
+        yield path, command
+        return
+    for name, child in command.commands.items():
+        yield from commands(child, f"{path} {name}")
+
+
+@pytest.fixture(scope="module")
+def command_line():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["heatbox", "--version"])
+        with pytest.raises(SystemExit):
+            cli.main()
+    return dict(commands(typer.main.get_command(cli.app)))
+
+
+def option_names(command):
+    return {name for parameter in command.params for name in parameter.opts if name.startswith("-")} | {
+        "--help"
+    }
+
+
+@pytest.mark.parametrize(("group", "page"), [(EXPLAINERS, "explainers.md"), (BOX_FITTERS, "box-fitters.md")])
+def test_each_plugin_has_its_heading_with_options_and_defaults(group, page):
+    for plugin in built_in(group):
+        text = section(page, plugin.name)
+        for option in plugin.options:
+            assert re.search(rf"^\| `{option.name}` \| .* \| `{option.default}` \|", text, re.MULTILINE), (
+                option
+            )
+
+
+def test_each_setting_has_its_row_with_its_description():
+    text = (REFERENCE / "settings.md").read_text(encoding="utf-8")
+    for name, field in Settings.model_fields.items():
+        assert re.search(
+            rf"^\| `HEATBOX_{name.upper()}` \| .* \| {re.escape(field.description or '')} \|$",
+            text,
+            re.MULTILINE,
+        ), name
+
+
+def test_each_field_of_a_card_has_its_row_with_its_description():
+    text = (REFERENCE / "model-card.md").read_text(encoding="utf-8")
+    for name, field in Card.model_fields.items():
+        assert re.search(
+            rf"^\| `{name}` \| .* \| {re.escape(field.description or '')} \|$", text, re.MULTILINE
+        ), name
+
+
+def test_each_error_code_has_its_row_with_its_sentence():
+    text = (REFERENCE / "errors.md").read_text(encoding="utf-8")
+    for error in error_classes():
+        sentence = (error.__doc__ or "").splitlines()[0]
+        assert f"| `{error.code}` | {sentence} | " in text
+
+
+def test_error_codes_are_unique():
+    codes = [error.code for error in error_classes()]
+    assert len(set(codes)) == len(codes)
+
+
+def test_each_command_has_its_heading_with_every_option(command_line):
+    for name, command in command_line.items():
+        text = section("command-line.md", name)
+        shown = {
+            option.opts[0]
+            for option in command.params
+            if option.opts[0].startswith("--") and not option.hidden
+        }
+        missing = {name for name in shown - {"--help"} if f"`{name}`" not in text}
+        assert not missing, f"{name}: {missing}"
+
+
+def test_every_registered_command_is_part_of_the_command_line(command_line):
+    registered = importlib.metadata.entry_points(group="heatbox.commands").names
+    assert {f"heatbox {name.replace('.', ' ')}" for name in registered} <= set(command_line)
+
+
+def test_each_route_has_its_heading():
+    routes = [route for route in router.routes if route.include_in_schema]
+    for method, path in sorted((method, route.path) for route in routes for method in route.methods):
+        assert section("http-api.md", f"{method} {path}").strip()
+
+
+@pytest.mark.parametrize("name", contract.__all__)
+def test_each_name_of_the_contract_has_its_heading_with_its_members(name):
+    value, text = getattr(contract, name), section("python-contract.md", name)
+    fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+    members = {field.name for field in fields} or {member for member in vars(value) if member[0] != "_"}
+    assert not [member for member in members if f"`{member}" not in text]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_internal_link_resolves(page):
+    targets = [link.partition("#")[0] for link in LINK.findall(page.read_text(encoding="utf-8"))]
+    internal = [target for target in targets if target and "://" not in target]
+    assert not [target for target in internal if not (page.parent / target).exists()]
+
+
+def test_the_readme_shows_a_small_picture():
+    picture = DOCS / "images" / "demo.jpg"
+    assert f"]({picture.relative_to(ROOT)})" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert 0 < picture.stat().st_size < 300_000
+
+
+def test_pages_that_the_code_names_exist():
+    sources = [path for name in ("backend", "plugins", "workers") for path in (ROOT / name).rglob("*.py")]
+    named = {
+        page for path in sources for page in re.findall(r"docs/[\w/-]+\.md", path.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert not [page for page in named if not (ROOT / page).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_in_the_pages_exist_with_their_options(page, command_line):
+    for line in HEATBOX.findall("".join(SHELL.findall(page.read_text(encoding="utf-8")))):
+        words = shlex.split(line)
+        name = " ".join(words[:3] if words[1] == "models" else words[:2])
+        used = {word.partition("=")[0] for word in words if word.startswith("-")}
+        assert name in command_line, line
+        assert used <= option_names(command_line[name]), line
+
+
+def test_make_targets_in_the_pages_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in PAGES:
+        named = set(
+            re.findall(r"(?:`|^)make ([a-z-]+)(?:`|$)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        )
+        assert named <= targets, page
+
+
+def test_the_changelog_has_an_entry_for_this_version():
+    heading = f"## [{importlib.metadata.version('heatbox')}]"
+    assert heading in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "adr").glob("*.md")), ids=lambda page: page.stem)
+def test_a_decision_is_short_and_has_its_number_in_its_title(page):
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith(f"# {page.name[:4]}: ")
+    assert 20 <= len(lines) <= 50
+
+
+def test_the_explainer_of_the_how_to_works_when_it_is_registered(tmp_path, monkeypatch):
+    text = (DOCS / "how-to" / "write-an-explainer.md").read_text(encoding="utf-8")
+    module, project = (re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL)[1] for kind in ("python", "toml"))
+    (tmp_path / "heatbox_hirescam.py").write_text(module, encoding="utf-8")
+    folder = tmp_path / "heatbox_hirescam-0.1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: heatbox-hirescam\nVersion: 0.1.0\n", encoding="utf-8"
+    )
+    entry = re.search(r"^hirescam = \"(.*)\"$", project, re.MULTILINE)[1]
+    (folder / "entry_points.txt").write_text(f"[{EXPLAINERS}]\nhirescam = {entry}\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    classifier, images = (
+        tiny_classifier(),
+        torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)),
+    )
+    targets = torch.tensor([[0, 1], [1, 2], [1, 0]])
+    found = make_explainer("hirescam", {"layer": "auto"})(classifier, images, targets)
+    expected = make_explainer("grad_cam", {})(classifier, images, targets)
+    assert isinstance(found, Evidence)
+    torch.testing.assert_close(found.heatmaps, expected.heatmaps)
+
+
+def tiny_classifier():
+    torch.manual_seed(0)
+    card = make_card(
+        name="t", architecture="heatbox/tiny", labels=("a", "b", "c"), input_size=32, head="sigmoid"
+    )
+    return make_classifier(card, TinyNet(3).state_dict())
