@@ -6,12 +6,20 @@ import shutil
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import load_file, save_file
 
 from heatbox.errors import LayerNotFoundError, ModelInvalidError, ModelNotFoundError
 from heatbox.models import ModelStore, make_card
+from heatbox_plugins.explainers.grad_cam import GradCAM
 from heatbox_workers.classifier import noise
-from heatbox_workers.loading import load_classifier, read_state, register, register_file
+from heatbox_workers.loading import (
+    load_classifier,
+    read_state,
+    register,
+    register_file,
+    register_published,
+)
 from heatbox_workers.networks import build_network
 
 CPU = torch.device("cpu")
@@ -43,6 +51,43 @@ def test_a_registered_model_loads_with_the_same_answers(store, state):
     assert torch.allclose(loaded.logits(images), network(images), atol=1e-5)
     assert registered.architecture == "torchvision/squeezenet1_1"
     assert registered.feature_layer == "classifier.2"
+
+
+FAMILIES = (
+    "resnet18",
+    "vgg11",
+    "squeezenet1_1",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "densenet121",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "regnet_y_400mf",
+)
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_a_network_of_each_family_is_registered_loaded_and_explained(store, architecture):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        weights = build_network(architecture, {}, 2).state_dict()
+    registered = register(store, card(architecture=architecture, input_size=64), weights)
+    classifier = load_classifier(store, registered)
+    heatmaps = GradCAM()(classifier, noise(64, CPU), torch.tensor([[0, 0], [0, 1], [1, 1]])).heatmaps
+    assert heatmaps.shape[0] == 3
+    assert bool(heatmaps.isfinite().all())
+
+
+def test_published_weights_are_registered_from_torchs_cache_without_a_network(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    weights = torchvision.models.SqueezeNet1_1_Weights.DEFAULT
+    cached = tmp_path / "hub" / "checkpoints" / weights.url.rpartition("/")[2]
+    cached.parent.mkdir(parents=True)
+    torch.save(build_network("squeezenet1_1", {}, 1000).state_dict(), cached)
+    registered = register_published(store, "squeezenet1_1", input_size=96)
+    assert registered.id == store.find("squeezenet1_1").id
+    assert (len(registered.labels), registered.labels[0], registered.input_size) == (1000, "tench", 96)
+    assert registered.source == "torchvision SqueezeNet1_1_Weights.IMAGENET1K_V1"
 
 
 def test_the_same_content_twice_is_one_version(store, state):
