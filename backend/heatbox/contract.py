@@ -70,6 +70,15 @@ class Classifier(Protocol):
     def logits(self, images: "Tensor") -> "Tensor":
         """Return class scores before the softmax, no graph: (N, 3, H, W) -> (N, C)."""
 
+    def probabilities(self, logits: "Tensor") -> "Tensor":
+        """Return class probabilities as this classifier's head defines them (softmax or sigmoid): (N, C) -> (N, C)."""
+
+    def rescore(self, image: "Tensor", maps: "Tensor", layer: str = "auto") -> "Tensor":
+        """Return the scores of other maps in a layer's place: (1, 3, H, W), (B, K, h, w) -> (B, C); no graph.
+
+        Only what comes after the layer runs B times; the layer must not lie inside a residual branch.
+        """
+
     def feature_maps(self, images: "Tensor", layer: str = "auto") -> "Tensor":
         """Return a layer's output, no graph: (N, 3, H, W) -> (N, K, h, w)."""
 

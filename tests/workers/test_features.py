@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from heatbox.errors import LayerNotFoundError
 from heatbox_workers.classifier import noise
-from heatbox_workers.features import find_feature_layer, find_gap_weights, forward_pass
+from heatbox_workers.features import find_feature_layer, find_gap_weights, forward_pass, rescore
 
 CPU = torch.device("cpu")
 
@@ -99,6 +99,16 @@ def test_several_targets_share_one_forward_pass_of_the_trunk(classifier, images)
     classifier.head_gradients(images, torch.tensor([[0, 0], [0, 1], [0, 2], [1, 1]]))
     handle.remove()
     assert len(runs) == 1
+
+
+@pytest.mark.parametrize("name", [family[0] for family in FAMILIES])
+def test_rescoring_a_layers_own_maps_gives_the_networks_scores(name):
+    network, images = settled(name), noise(64, CPU)
+    layer = find_feature_layer(network, images)
+    maps = forward_pass(network, layer, images).maps.detach()
+    scores = rescore(network, layer, images[:1], maps)
+    assert torch.allclose(scores, network(images), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(rescore(network, layer, images[:1], maps * 0)[0], scores[0])
 
 
 def test_the_hook_comes_off_when_the_network_raises(classifier):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from heatbox.contract import HeadGradients
 from heatbox.models import Card
-from heatbox_workers.features import ForwardPass, find_gap_weights, forward_pass
+from heatbox_workers.features import ForwardPass, find_gap_weights, forward_pass, rescore
 
 __all__ = ["TorchClassifier"]
 
@@ -64,7 +64,7 @@ class TorchClassifier:
         return ((batch.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return class probabilities by the card's head: (N, C) -> (N, C)."""
+        """Return class probabilities as the card's head defines them: (N, C) -> (N, C)."""
         return logits.softmax(1) if self.card.head == "softmax" else logits.sigmoid()
 
     def seen(self, images: Tensor) -> "TorchClassifier":
@@ -86,6 +86,10 @@ class TorchClassifier:
     def feature_maps(self, images: Tensor, layer: str = "auto") -> Tensor:
         """Return a layer's output, no graph: (N, 3, H, W) -> (N, K, h, w)."""
         return self._pass(images, layer).maps.detach()
+
+    def rescore(self, image: Tensor, maps: Tensor, layer: str = "auto") -> Tensor:
+        """Return the scores of other maps in a layer's place: (1, 3, H, W), (B, K, h, w) -> (B, C); no graph."""
+        return rescore(self.network, self._layer(layer), image, maps)
 
     def head_gradients(self, images: Tensor, targets: Tensor, layer: str = "auto") -> HeadGradients:
         """Return maps and gradients of each target from one forward pass; only the head records a graph."""

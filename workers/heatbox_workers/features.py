@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from heatbox.contract import HeadGradients
 from heatbox.errors import LayerNotFoundError
 
-__all__ = ["ForwardPass", "find_feature_layer", "find_gap_weights", "forward_pass"]
+__all__ = ["ForwardPass", "find_feature_layer", "find_gap_weights", "forward_pass", "rescore"]
 
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
@@ -66,13 +66,7 @@ def forward_pass(network: nn.Module, layer: str, images: Tensor) -> ForwardPass:
 @contextmanager
 def record(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
     """Cut the graph at a layer while the body runs, and collect what the layer put out."""
-    try:
-        module = network.get_submodule(layer)
-    except AttributeError as error:
-        names = [name for name, _ in network.named_children()]
-        raise LayerNotFoundError(
-            f"The network has no layer {layer!r}.", f"Its outermost layers are: {', '.join(names)}."
-        ) from error
+    module = _module(network, layer)
     recorded: list[Tensor] = []
 
     def cut(_module: nn.Module, _inputs: object, output: object) -> Tensor:
@@ -88,6 +82,18 @@ def record(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
         yield recorded
     finally:
         handle.remove()
+
+
+def rescore(network: nn.Module, layer: str, image: Tensor, maps: Tensor) -> Tensor:
+    """Run the network with other maps in a layer's place: (1, 3, H, W), (B, K, h, w) -> logits (B, C)."""
+    module = _module(network, layer)
+    handle = module.register_forward_hook(lambda *_: maps.clone())
+    try:
+        with torch.no_grad():
+            logits: Tensor = network(image)
+    finally:
+        handle.remove()
+    return logits
 
 
 def find_feature_layer(network: nn.Module, images: Tensor) -> str:
@@ -141,6 +147,16 @@ def find_gap_weights(network: nn.Module, layer: str, images: Tensor) -> Tensor |
         if float((pooled @ weight.T + bias - logits).abs().max()) <= 1e-3 * scale:
             return weight.detach()
     return None
+
+
+def _module(network: nn.Module, layer: str) -> nn.Module:
+    try:
+        return network.get_submodule(layer)
+    except AttributeError as error:
+        names = [name for name, _ in network.named_children()]
+        raise LayerNotFoundError(
+            f"The network has no layer {layer!r}.", f"Its outermost layers are: {', '.join(names)}."
+        ) from error
 
 
 def _is_map(output: object) -> TypeGuard[Tensor]:
