@@ -1,6 +1,8 @@
 """The batch behind `heatbox annotate`: files and tasks in, import file, label config and page out."""
 
+import inspect
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,12 @@ from heatbox.errors import (
 )
 from heatbox.label_config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
+from heatbox.pipeline import Pipeline
 from heatbox.settings import Settings
 from heatbox_workers.batch import Request, config_path, prepare
+from heatbox_workers.commands.annotate import annotate
+from heatbox_workers.commands.demo import demo
+from heatbox_workers.demo.run import Demo
 
 LABELS = ("cat", "dog", "bird")  # of the fixture's model
 
@@ -154,3 +160,22 @@ def test_without_a_model_the_active_one_is_taken(settings, folder):
         prepare(Request((str(folder),)), settings)
     Ledger(settings.ledger_url).activate("tiny")
     assert prepare(Request((str(folder),)), settings).pipeline.model.startswith("tiny@")
+
+
+def test_the_command_the_request_the_settings_and_the_pipeline_have_the_same_defaults():
+    command = {name: one.default for name, one in inspect.signature(annotate).parameters.items()}
+    pipeline = {field.name: field.default for field in fields(Pipeline)}
+    request = {field.name: field.default for field in fields(Request)}
+    for name in ("explainer", "fitter", "min_probability", "max_labels"):
+        assert command[name] == request[name] == Settings.model_fields[name].default == pipeline[name]
+
+
+def test_the_demo_command_has_the_demos_defaults():
+    command = {name: one.default for name, one in inspect.signature(demo).parameters.items()}
+    made = Demo()
+    assert (command["pictures"], command["held_out"], command["epochs"], command["seed"]) == (
+        made.training,
+        made.held_out,
+        made.epochs,
+        made.seed,
+    )
