@@ -23,6 +23,7 @@ from heatbox.label_config import Control
 __all__ = ["LabelMap", "map_labels"]
 
 MOST_NAMES = 5
+MOST_SUGGESTIONS = 50  # looking one up takes milliseconds, and Label Studio waits three seconds for /setup
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ def map_labels(classes: Sequence[str], control: Control) -> LabelMap:
     pairs = tuple(sorted(owners.items()))
     mapped = {label for _, label in pairs}
     unmapped = tuple(label for label in control.label_names if label not in mapped)
-    suggestions = {label: _close(label, indices) for label in unmapped}
+    suggestions = {
+        label: _close(label, indices) if rank < MOST_SUGGESTIONS else () for rank, label in enumerate(unmapped)
+    }
     if not pairs:
         close = _closest([name for names in suggestions.values() for name in names])
         raise LabelUnknownError(

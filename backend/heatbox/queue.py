@@ -5,10 +5,12 @@ request that comes again finds the finished result. Redis holds nothing that can
 Arguments and results are JSON; a worker runs only the functions named here, whatever Redis holds.
 """
 
+import asyncio
 import hashlib
 import json
 import socket
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -52,6 +54,9 @@ _ATTEMPTS = 3  # of one job within _FAILURE_SECONDS: a picture that kills worker
 _MAINTENANCE_LOCK_SECONDS = 10
 _TAKEN_AGE = timedelta(seconds=8)
 _WAIT_SECONDS = 5.0  # below the connection's time limit
+_SUBMIT_SECONDS = 2.0  # a Redis that hangs must not hold a thread for long
+_SUBMIT_THREADS = 4
+_CONNECTIONS = 4096  # one for each request that waits; redis-py's own limit is 100
 _FAILED = {JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED}
 
 
@@ -112,8 +117,12 @@ class HeatboxQueue(Queue):
         return bool(self.connection.set(self.registry_cleaning_key, 1, nx=True, ex=_MAINTENANCE_LOCK_SECONDS))
 
 
-def connect(url: str) -> Redis:
+def connect(url: str, seconds: float | None = None) -> Redis:
     """Return a connection to Redis; nothing is sent yet.
+
+    Args:
+        url: of a TCP or a unix socket.
+        seconds: after which a try at a command is given up; None: redis-py's default.
 
     Raises:
         RedisUnavailableError: there is no URL, or it is not one.
@@ -123,7 +132,9 @@ def connect(url: str) -> Redis:
             "No Redis is named.", "Start everything with `heatbox up`, or set HEATBOX_REDIS_URL."
         )
     try:
-        return Redis.from_url(url, retry=Retry(ExponentialBackoff(cap=0.5), 3), health_check_interval=30)
+        limits = {} if seconds is None else {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+        retry = Retry(ExponentialBackoff(cap=0.5), 3)
+        return Redis.from_url(url, retry=retry, health_check_interval=30, **limits)
     except ValueError as error:
         raise RedisUnavailableError(
             f"HEATBOX_REDIS_URL is not a Redis URL: {error}.", "Write redis://HOST:PORT/0 or unix:///PATH."
@@ -164,13 +175,17 @@ def listening_pids(url: str) -> set[int]:
 class JobQueue:
     """The sending side: submit jobs, wait for their outcomes.
 
-    `submit` blocks on Redis for a moment; `wait` is asynchronous and holds no thread.
+    `submit` blocks on Redis for a moment; `submit_all` does so in threads of its own, so that a Redis that
+    hangs stops nothing else; `wait` is asynchronous and holds no thread.
     """
 
     def __init__(self, url: str) -> None:
-        self._connection = connect(url)
+        self._connection = connect(url, _SUBMIT_SECONDS)
         self._queue = open_queue(self._connection)
-        self._waiting = redis.asyncio.Redis.from_url(url, protocol=2, socket_timeout=10)
+        self._threads = ThreadPoolExecutor(_SUBMIT_THREADS, thread_name_prefix="submit")
+        self._waiting = redis.asyncio.Redis.from_url(
+            url, protocol=2, socket_timeout=10, max_connections=_CONNECTIONS
+        )
 
     def submit(self, pipeline: Pipeline, addresses: Sequence[str]) -> str:
         """Ask for these pictures to be annotated and return the job's id; an identical job is joined.
@@ -190,6 +205,19 @@ class JobQueue:
             raise _unavailable(error) from error
         return job_id
 
+    async def submit_all(
+        self, pipeline: Pipeline, batches: Sequence[Sequence[str]]
+    ) -> dict[str, Sequence[str]]:
+        """Submit each batch of addresses as one job and return the batches by job id.
+
+        Raises:
+            RedisUnavailableError: Redis does not answer.
+        """
+        job_ids = await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: [self.submit(pipeline, batch) for batch in batches]
+        )
+        return dict(zip(job_ids, batches, strict=True))
+
     async def wait(self, job_ids: Collection[str], seconds: float) -> dict[str, Outcome]:
         """Return the outcomes that are there, as soon as there is one; none after these seconds, at most 5.
 
@@ -206,6 +234,7 @@ class JobQueue:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         await self._waiting.aclose()
         self._connection.close()
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
@@ -60,7 +61,7 @@ class PrivateRedis:
     @property
     def url(self) -> str:
         """URL for HEATBOX_REDIS_URL."""
-        return f"unix://{self.socket}"
+        return f"unix://{quote(str(self.socket))}"
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the server and return it when it answers.
@@ -76,7 +77,10 @@ class PrivateRedis:
         while not _answers(self.socket):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 stop(self.process, 0)
-                raise RedisUnavailableError(f"The private Redis did not start: {self._last_line()}", _INSTALL)
+                raise RedisUnavailableError(
+                    f"The private Redis did not start: {self._last_line()}",
+                    f"If its data is damaged, delete {self.folder}: only requests that wait are in it.",
+                )
             time.sleep(0.02)
         return self.process
 

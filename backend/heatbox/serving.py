@@ -5,10 +5,11 @@ predictions carry.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from heatbox.errors import ModelNotFoundError, PluginNotFoundError
 from heatbox.label_config import Control, LabelTag
-from heatbox.labels import map_labels
+from heatbox.labels import LabelMap, map_labels
 from heatbox.ledger import Ledger
 from heatbox.models import Card, ModelStore
 from heatbox.pipeline import Pipeline, pipeline_for
@@ -52,7 +53,7 @@ def serve_project(settings: Settings, store: ModelStore, ledger: Ledger, control
     _check_registered(BOX_FITTERS, settings.fitter)
     if control is None:
         return Serving(_pipeline(settings, card, ()), every_class(card))
-    label_map = map_labels(card.labels, control)
+    label_map = _label_map(card.labels, control)
     return Serving(_pipeline(settings, card, label_map.pairs), control, label_map.warnings)
 
 
@@ -85,6 +86,11 @@ def _pipeline(settings: Settings, card: Card, label_map: tuple[tuple[str, str], 
 def every_class(card: Card, data_key: str = "image") -> Control:
     """Return the control of a project that has every class of the model as a label."""
     return Control("label", "image", tuple(LabelTag(label) for label in card.labels), data_key)
+
+
+@lru_cache(32)  # asked for twice per request, and a thousand classes against many labels take seconds
+def _label_map(classes: tuple[str, ...], control: Control) -> LabelMap:
+    return map_labels(classes, control)
 
 
 def _check_registered(group: str, name: str) -> None:

@@ -10,6 +10,7 @@ import redis
 from fixtures_redis import is_alive, wait_until
 
 from heatbox.errors import RedisUnavailableError
+from heatbox.queue import connect, ping
 from heatbox.redis_server import PrivateRedis, find_redis_server, private_redis
 
 OWNER = """
@@ -69,8 +70,14 @@ def test_a_second_owner_of_a_home_is_told_so(redis_server):
 def test_a_damaged_file_is_named_as_the_reason(tmp_path):
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "appendonly.aof").write_bytes(b"no commands\r\n")
-    with pytest.raises(RedisUnavailableError, match="append only file"), private_redis(tmp_path):
+    with pytest.raises(RedisUnavailableError, match="append only file") as told, private_redis(tmp_path):
         pass
+    assert f"delete {tmp_path / 'redis'}" in told.value.remedy
+
+
+def test_a_home_may_have_a_name_that_a_url_cannot(tmp_path):
+    with private_redis(tmp_path / "my home %20?#") as server, connect(server.url) as connection:
+        ping(connection)
 
 
 def test_a_server_that_is_too_old_is_passed_over(tmp_path, monkeypatch):

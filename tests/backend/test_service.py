@@ -1,11 +1,17 @@
 import asyncio
+import os
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
 import pytest
-from fixtures_redis import served
+from fixtures_redis import served, wait_until
 
 from heatbox.label_config import make_label_config
+from heatbox.queue import connect, open_queue
+from heatbox.service.body_limit import MAX_BODY_BYTES
 
 CONFIG = make_label_config(["Cat", "Dog", "Bird"])
 
@@ -40,7 +46,7 @@ def test_it_says_that_it_is_up(client, path):
     assert client.get(path).json()["status"] == "UP"
 
 
-@pytest.mark.parametrize("extra_params", [{"a": 1}, '{"a": 1}', "", None])
+@pytest.mark.parametrize("extra_params", [{"a": 1}, '{"a": 1}', "", None, 7])
 def test_setup_names_the_version_whatever_the_extra_params_are(client, extra_params):
     body = {"project": "1.17", "schema": CONFIG, "access_token": "x", "extra_params": extra_params}
     answer = client.post("/setup", json=body)
@@ -70,9 +76,7 @@ def test_setup_without_a_model_says_how_to_get_one(settings):
     assert (answer.status_code, answer.json()["code"]) == (422, "model-not-found")
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{bad", b"[]", b'{"tasks": 7}', b'{"tasks": [7]}', b'{"tasks": null}', b"\xff"]
-)
+@pytest.mark.parametrize("body", [b"", b"{bad", b"[]", b'{"tasks": 7}', b'{"tasks": null}', b"\xff"])
 def test_a_predict_that_is_no_request_is_refused_with_a_remedy(client, body):
     answer = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
@@ -100,7 +104,7 @@ def test_a_label_config_that_cannot_be_used_gives_empty_results(client, label_co
 
 
 @pytest.mark.parametrize(
-    "task", [{}, {"id": 1}, {"id": 1, "data": {}}, {"data": {"image": 7}}, {"data": None}]
+    "task", [{}, {"id": 1}, {"id": 1, "data": {}}, {"data": {"image": 7}}, {"data": None}, 7, None, []]
 )
 def test_a_task_without_a_picture_is_empty(client, task):
     answer = client.post("/predict", json={"tasks": [task], "label_config": CONFIG})
@@ -153,3 +157,83 @@ async def slowest_health(address, tasks):
         answers = await asyncio.gather(*predictions)
         assert {answer.text for answer in answers} == {'{"results":[[]]}'}
         return max(times)
+
+
+def test_a_redis_that_is_killed_while_a_request_waits_is_asked_again(
+    client, redis_server, start_worker, pictures
+):
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(predict, client, pictures / "0.png")
+        with connect(redis_server.url) as connection:
+            wait_until(lambda: len(open_queue(connection)), "there is a job")
+        redis_server.process.kill()
+        redis_server.process.wait()
+        redis_server.start()
+        with connect(redis_server.url) as connection:
+            connection.flushall()  # what it has not written yet is lost
+        start_worker()
+        assert answer.result()[0]["result"]
+
+
+def test_a_redis_that_hangs_stops_neither_setup_nor_the_deadline(settings, redis_server):
+    hurried = settings.model_copy(update={"predict_deadline": 0.5})
+    with served(hurried) as client, ThreadPoolExecutor() as pool, hanging(redis_server):
+        answers = [pool.submit(predict, client, f"/{number}") for number in range(4)]
+        before = time.monotonic()
+        assert client.post("/setup", json={"schema": CONFIG}).status_code == 200
+        assert time.monotonic() - before < 1
+        assert [answer.result() for answer in answers] == [[[]]] * 4
+        assert time.monotonic() - before < 5
+
+
+@contextmanager
+def hanging(server):
+    """Stop a Redis for the time of the block, as a machine does that is out of memory."""
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+
+
+def test_a_large_request_leaves_the_queue_to_others(impatient, redis_server):
+    predict(impatient, *(f"/{number}" for number in range(1000)))
+    with connect(redis_server.url) as connection:
+        assert 0 < len(open_queue(connection)) <= 32
+
+
+def test_more_requests_wait_than_redis_py_keeps_connections_for(settings, caplog):
+    with served(settings.model_copy(update={"predict_deadline": 3})) as client:
+        answers = asyncio.run(predict_often(client.base_url, 120))
+    assert set(answers) == {'{"results":[[]]}'}
+    assert "Redis does not answer" not in caplog.text
+
+
+async def predict_often(address, count):
+    """Return the answers of so many requests at once."""
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=address, timeout=60, limits=limits) as client:
+        requests = [client.post("/predict", json={"tasks": tasks_for(f"/{n}")}) for n in range(count)]
+        return [answer.text for answer in await asyncio.gather(*requests)]
+
+
+def test_the_log_says_why_a_task_has_no_boxes_and_holds_no_token(client, start_worker, pictures, caplog):
+    start_worker()
+    secret = {"login": "a", "password": "TOKEN"}
+    tasks = tasks_for(pictures / "none.png", "https://host/a.png?token=TOKEN")
+    tasks.append({"id": "two\nlines", "data": {"image": ["/a?token=TOKEN"]}})
+    answer = client.post("/predict", json={"tasks": tasks, "label_config": CONFIG, "params": secret})
+    client.post("/setup", json={"schema": CONFIG, "access_token": "TOKEN"})
+    assert answer.json() == {"results": [[], [], []]}
+    assert "task 0: picture-not-found: There is no file 'none.png'. Check the address" in caplog.text
+    assert "task 1: address-refused: The picture is at a https address" in caplog.text
+    assert "task two lines: tasks-file: Put one address there" in caplog.text
+    assert "TOKEN" not in caplog.text
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_a_request_that_is_too_long_is_refused_with_a_remedy(client, in_chunks):
+    body = b" " * (MAX_BODY_BYTES + 1)
+    answer = client.post("/predict", content=iter([body]) if in_chunks else body)
+    assert answer.status_code == 413
+    assert answer.json()["remedy"] == "Select fewer tasks at a time."

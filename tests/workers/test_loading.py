@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import shutil
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 
-from heatbox.errors import LayerNotFoundError, ModelInvalidError, ModelNotFoundError
+from heatbox.errors import LayerNotFoundError, ModelInvalidError, ModelNotFoundError, OutputError
 from heatbox.models import ModelStore, make_card
 from heatbox_plugins.explainers.grad_cam import GradCAM
 from heatbox_workers.classifier import noise
@@ -182,6 +183,24 @@ def test_weights_changed_in_the_store_are_not_loaded(store, state):
     save_file(changed, path)
     with pytest.raises(ModelInvalidError, match="not those"):
         load_classifier(store, registered)
+
+
+def test_weights_deleted_from_the_store_are_told(store, state):
+    registered = register(store, card(), state)
+    store.weights_path(registered).unlink()
+    with pytest.raises(ModelInvalidError, match=r"cannot be read: No such file"):
+        load_classifier(store, registered)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(store, state):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OutputError, match="cannot be written"):
+            register(store, card(), state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(store.folder.iterdir())
 
 
 def test_a_store_may_be_moved(tmp_path, store, state):

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from heatbox.errors import ModelInvalidError, ModelNotFoundError
+from heatbox.errors import ModelInvalidError, ModelNotFoundError, OutputError
 from heatbox.models import Card, ModelStore, file_sha256, make_card, read_card
 from heatbox_workers.classifier import TorchClassifier, noise
 from heatbox_workers.features import find_feature_layer, forward_pass
@@ -38,10 +39,17 @@ def load_classifier(store: ModelStore, card: Card) -> TorchClassifier:
     """Load a registered model, frozen and in eval mode, on the best device.
 
     Raises:
-        ModelInvalidError: the weights were changed since they were registered, or do not fit the card.
+        ModelInvalidError: the weights are gone or were changed since they were registered, or do not fit the card.
     """
     path = store.weights_path(card)
-    if file_sha256(path) != card.sha256:
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        raise ModelInvalidError(
+            f"The weights of {card.id} cannot be read: {error.strerror}.",
+            "Remove that folder and add the model again.",
+        ) from error
+    if digest != card.sha256:
         raise ModelInvalidError(
             f"The weights of {card.id} are not those that were registered.",
             "Remove that folder and add the model again.",
@@ -70,6 +78,7 @@ def register(store: ModelStore, card: Card, state: State) -> Card:
 
     Raises:
         ModelInvalidError: weights and card do not fit, or the network does not work.
+        OutputError: the store cannot be written.
         LayerNotFoundError: there is no feature layer, or not the one that the card names.
     """
     named = card.model_copy(update={"architecture": canonical_architecture(card.architecture)})
@@ -77,7 +86,13 @@ def register(store: ModelStore, card: Card, state: State) -> Card:
     _try(classifier)
     with store.incoming() as folder:
         weights = {name: value.contiguous().cpu() for name, value in classifier.network.state_dict().items()}
-        save_file(weights, folder / "weights.safetensors")
+        try:
+            save_file(weights, folder / "weights.safetensors")
+        except (SafetensorError, OSError) as error:
+            raise OutputError(
+                f"The model store cannot be written: {error}.",
+                "Free some space, or set HEATBOX_STORE to a folder of yours.",
+            ) from error
         return store.publish(folder, classifier.card)
 
 

@@ -20,6 +20,7 @@ from heatbox.errors import HeatboxError, InternalError, RequestError, ServiceErr
 from heatbox.ledger import Ledger
 from heatbox.models import ModelStore
 from heatbox.queue import JobQueue
+from heatbox.service.body_limit import BodyLimit, TooLongError, answer_too_long
 from heatbox.service.predict import Studio
 from heatbox.service.routes import router
 from heatbox.settings import Settings
@@ -59,8 +60,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.studio = studio
     app.state.versions = deque[str](maxlen=_VERSIONS)
     app.include_router(router)
+    app.add_middleware(BodyLimit)
     app.add_exception_handler(HeatboxError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_malformed)
+    app.add_exception_handler(TooLongError, answer_too_long)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(Exception, _answer_defect)
     return app

@@ -16,7 +16,7 @@ class SetupRequest(BaseModel):
     label_config: str | None = Field(
         default=None, alias="schema", description="Label config (XML); without one every class is a label."
     )
-    extra_params: dict[str, Any] | list[Any] | str | None = Field(
+    extra_params: Any = Field(
         default=None, description="Whatever was typed into the project's settings; not used."
     )
 
@@ -31,11 +31,11 @@ class SetupAnswer(BaseModel):
 class PredictRequest(BaseModel):
     """POST /predict: tasks as Label Studio stores them."""
 
-    tasks: list[dict[str, Any]]
+    tasks: list[Any] = Field(description="One object each; anything else is answered with `[]`.")
     label_config: str | None = Field(
         default=None, description="Label config (XML); without one every class is a label."
     )
-    params: dict[str, Any] | None = Field(
+    params: Any = Field(
         default=None, description="Login, password and, from the editor, a context; not used."
     )
 
