@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from heatbox.cli import doctor, explainers, models, serving
+from heatbox.cli import doctor, explainers, models, plugins, serving
 from heatbox.cli.console import FAILED, Sections, print_error
 from heatbox.errors import HeatboxError, ModelError
 
@@ -56,7 +56,8 @@ def _mount_commands() -> None:
     app.command("serve", rich_help_panel="Serve")(serving.serve)
     app.command("up", rich_help_panel="Serve")(serving.up)
     app.add_typer(models.app, name="models", rich_help_panel="Look")
-    groups = {"": app, "models": models.app}
+    app.add_typer(plugins.app, name="plugins", rich_help_panel="Extend")
+    groups = {"": app, "models": models.app, "plugins": plugins.app}
     entries = importlib.metadata.entry_points(group="heatbox.commands")
     for entry in sorted(entries, key=lambda entry: entry.name):
         group, _, name = entry.name.rpartition(".")

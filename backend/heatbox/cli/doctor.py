@@ -10,7 +10,9 @@ from heatbox.cli.console import PARTLY, out
 __all__ = ["doctor"]
 
 
-def doctor(*, json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(
+    *, json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False
+) -> None:
     """Check versions, device, threads, Redis, ledger, model store and plugins; exit code 1 where something is wrong."""
     from dataclasses import asdict
 

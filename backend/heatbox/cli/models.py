@@ -20,7 +20,9 @@ Reference = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="A regi
 
 
 @app.command("list")
-def list_models(*, json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_models(
+    *, json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False
+) -> None:
     """List registered models; the active one is marked."""
     from heatbox.ledger import Ledger
     from heatbox.models import ModelStore
@@ -37,7 +39,9 @@ def list_models(*, json: Annotated[bool, typer.Option("--json", help="Print JSON
         )
         return
     if not cards:
-        out().print("No model is registered. Add one: heatbox models add mobilenet_v2, or run heatbox demo.")
+        out().print(
+            "No model is registered. Add one: heatbox models add mobilenet_v2 --activate, or run heatbox demo."
+        )
         return
     from rich.table import Table
 

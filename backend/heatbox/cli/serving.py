@@ -33,7 +33,9 @@ Roots = Annotated[
 Model = Annotated[
     str | None, typer.Option(metavar="NAME", help="Model, name or name@version; default: the active one.")
 ]
-Explainer = Annotated[str | None, typer.Option(metavar="NAME", help="Explainer; see `heatbox explainers`.")]
+Explainer = Annotated[
+    str | None, typer.Option(metavar="NAME", help="See `heatbox explainers`; default: HEATBOX_EXPLAINER.")
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; default: HEATBOX_WORKERS or 1.")]
 
 
@@ -66,7 +68,10 @@ def serve(
     explainer: Explainer = None,
     fd: Annotated[int | None, typer.Option(hidden=True, help="Descriptor of a socket that listens.")] = None,
 ) -> None:
-    """Run the web service alone, against the Redis of HEATBOX_REDIS_URL and workers started elsewhere."""
+    """Run the web service alone, against the Redis of HEATBOX_REDIS_URL and workers started elsewhere.
+
+    Which folders tasks may name is decided by the HEATBOX_LOCAL_ROOTS of the workers.
+    """
     settings = _settings(None, host=host, port=port, model=model, explainer=explainer)
     import uvicorn
 

@@ -32,7 +32,10 @@ def add(
         str | None, typer.Option(help="Name in the store; default: the card's or the network's.")
     ] = None,
     input_size: Annotated[
-        int | None, typer.Option(help="Side of the square input in pixels.", min=16)
+        int | None,
+        typer.Option(
+            help="Side of the square input in pixels; default: the card's or the published.", min=16
+        ),
     ] = None,
     layer: Annotated[
         str | None, typer.Option(help="Feature layer to explain; default: found by a probe.")
@@ -76,6 +79,6 @@ def _register(store: "ModelStore", source: str, card: Path | None, changes: "Map
     if not described.exists():
         raise ModelNotFoundError(
             f"There is no card {described}.",
-            "Write one (docs/reference/model-card.md) and name it with --card.",
+            "Write one there, or name it with --card; docs/how-to/own-classifier.md shows one.",
         )
     return register_file(store, weights, described, **changes)
