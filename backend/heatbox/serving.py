@@ -7,7 +7,7 @@ predictions carry.
 from dataclasses import dataclass
 from functools import lru_cache
 
-from heatbox.errors import ModelNotFoundError, PluginNotFoundError
+from heatbox.errors import ModelNotFoundError, PluginNotFoundError, SettingsError
 from heatbox.label_config import Control, LabelTag
 from heatbox.labels import LabelMap, map_labels
 from heatbox.ledger import Ledger
@@ -16,7 +16,7 @@ from heatbox.pipeline import Pipeline, pipeline_for
 from heatbox.plugins import BOX_FITTERS, EXPLAINERS, plugin_names
 from heatbox.settings import Settings
 
-__all__ = ["Serving", "every_class", "serve_project", "serving_model"]
+__all__ = ["Serving", "check_choices", "every_class", "serve_project", "serving_model"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def serving_model(settings: Settings, store: ModelStore, ledger: Ledger) -> Card
     reference = settings.model or ledger.active_model()
     if not reference:
         raise ModelNotFoundError(
-            "No model is active.", "Register one with `heatbox models add mobilenet_v2 --activate`."
+            "No model is active.",
+            "Choose one with `heatbox models activate NAME`, or add one: `heatbox models add mobilenet_v2 --activate`.",
         )
     return store.find(reference)
 
@@ -91,6 +92,25 @@ def every_class(card: Card, data_key: str = "image") -> Control:
 @lru_cache(32)  # asked for twice per request, and a thousand classes against many labels take seconds
 def _label_map(classes: tuple[str, ...], control: Control) -> LabelMap:
     return map_labels(classes, control)
+
+
+def check_choices(settings: Settings) -> None:
+    """Raise where the settings name a model, an explainer, a box fitter or a folder that is not there.
+
+    No model at all is no error: one may be activated while the service runs.
+
+    Raises:
+        ModelNotFoundError: the store has no such model.
+        PluginNotFoundError: no plugin has the name.
+        SettingsError: a local root is not a folder.
+    """
+    if settings.model:
+        ModelStore(settings.store_path).find(settings.model)
+    _check_registered(EXPLAINERS, settings.explainer)
+    _check_registered(BOX_FITTERS, settings.fitter)
+    for root in settings.local_roots:
+        if not root.is_dir():
+            raise SettingsError(f"{root} is not a folder.", "Correct --root or HEATBOX_LOCAL_ROOTS.")
 
 
 def _check_registered(group: str, name: str) -> None:

@@ -22,6 +22,7 @@ from heatbox.errors import PortTakenError, ServiceError, SettingsError
 from heatbox.processes import spawn, stop
 from heatbox.queue import listening_pids
 from heatbox.redis_server import private_redis
+from heatbox.serving import check_choices
 from heatbox.settings import Settings
 
 __all__ = ["as_environment", "listen", "supervise"]
@@ -82,10 +83,12 @@ def supervise(
         on_ready: called once with the service's address and the Redis URL.
 
     Raises:
+        HeatboxError: the settings name something that is not there; nothing was started (see `check_choices`).
         PortTakenError: another program listens on the port; nothing was started.
         RedisUnavailableError: no Redis can be started, or another `heatbox up` uses this home.
         ServiceError: a part ended, or was not ready in time, while everything was started.
     """
+    check_choices(settings)
     with _stop_signals() as stopping, listen(settings.host, settings.port) as listener:
         redis_context = nullcontext() if settings.redis_url else private_redis(settings.home)
         with redis_context as server:

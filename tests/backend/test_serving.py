@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import pytest
 
-from heatbox.errors import LabelUnknownError, ModelNotFoundError, PluginNotFoundError
+from heatbox.errors import LabelUnknownError, ModelNotFoundError, PluginNotFoundError, SettingsError
 from heatbox.label_config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
 from heatbox.models import ModelStore
-from heatbox.serving import serve_project
+from heatbox.serving import check_choices, serve_project
 from heatbox.settings import Settings
 
 
@@ -73,3 +75,21 @@ def test_the_active_model_is_served_when_the_settings_name_none(serve, tmp_path)
 def test_what_cannot_be_served_is_an_error(serve, settings, labels, error):
     with pytest.raises(error):
         serve(labels, **settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"model": "nope"}, ModelNotFoundError),
+        ({"explainer": "gradcam"}, PluginNotFoundError),
+        ({"fitter": "nope"}, PluginNotFoundError),
+        ({"local_roots": (Path("/nonexistent"),)}, SettingsError),
+    ],
+)
+def test_what_is_not_there_is_told_before_anything_starts(tmp_path, changes, error):
+    with pytest.raises(error):
+        check_choices(Settings(home=tmp_path, **changes))
+
+
+def test_no_model_yet_is_no_reason_not_to_start(tmp_path):
+    check_choices(Settings(home=tmp_path))

@@ -48,7 +48,7 @@ def test_the_table_has_a_row_per_label_and_explainer_and_counts_every_true_box(m
     assert {(row["label"], row["explainer"]) for row in rows} == {
         (label, explainer) for label in (*LABELS, "all") for explainer in ("cam", "grad_cam")
     }
-    assert [row["boxes"] for row in rows if row["label"] == "all"] == [truths, truths]
+    assert [row["true boxes"] for row in rows if row["label"] == "all"] == [truths, truths]
 
 
 def test_every_stage_is_told_to_its_end(made):

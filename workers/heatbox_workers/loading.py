@@ -165,9 +165,13 @@ def _fill(network: nn.Module, state: State, name: str) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        reasons = [line.strip() for line in str(error).splitlines()[1:3]]
+        own = network.state_dict()
+        missing, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        shaped = [key for key in sorted(own.keys() & state.keys()) if own[key].shape != state[key].shape]
+        kinds = (("missing", missing), ("not known", foreign), ("of another shape", shaped))
+        reasons = [f"{len(keys)} {kind} ({', '.join(keys[:3])})" for kind, keys in kinds if keys]
         raise ModelInvalidError(
-            f"The weights of {name} do not fit its architecture: {' '.join(reasons)[:300]}",
+            f"The weights of {name} do not fit its architecture: {'; '.join(reasons)}.",
             "Check architecture, architecture_options and labels in the card.",
         ) from error
 

@@ -75,6 +75,8 @@ def _register(store: "ModelStore", source: str, card: Path | None, changes: "Map
     weights = Path(source)
     if not (card or weights.suffix or weights.exists()):
         return register_published(store, source, **changes)
+    if not weights.is_file():
+        raise ModelNotFoundError(f"There is no weights file {weights}.", "Check the path.")
     described = card or weights.with_suffix(".json")
     if not described.exists():
         raise ModelNotFoundError(

@@ -49,7 +49,7 @@ ALL = "all"
 COLUMNS = (
     "label",
     "explainer",
-    "boxes",
+    "true boxes",
     "mean IoU",
     "found at IoU 0.5",
     "false boxes / picture",
