@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from heatbox.boxes import Box
 
-__all__ = ["Annotation", "Region", "TargetEvidence", "region_id"]
+__all__ = ["Annotation", "Region", "Rejected", "TargetEvidence", "region_id"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,30 @@ class Region:
     class_name: str
     box: Box
     score: float
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A region that the self-check did not keep.
+
+    Attributes:
+        region: as it would have been.
+        reason: the limit that it misses, in words and figures.
+        mask_iou: IoU of the box with its part of the mask, in [0, 1]; None where it was not measured.
+        crop_probability: of the label in the crop alone, in [0, 1]; None where it was not measured.
+    """
+
+    region: Region
+    reason: str
+    mask_iou: float | None = None
+    crop_probability: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """What a person reads: label and score, corners in pixels, reason."""
+        x1, y1, x2, y2 = (round(side) for side in self.region.box.as_xyxy())
+        box = f"{self.region.label} {self.region.score:.2f} from ({x1}, {y1}) to ({x2}, {y2})"
+        return f"{box}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -52,12 +76,13 @@ class TargetEvidence:
 
 @dataclass(frozen=True)
 class Annotation:
-    """All regions of one upright picture of width x height pixels, best first."""
+    """All regions of one upright picture of width x height pixels, best first, and those that were rejected."""
 
     width: int
     height: int
     regions: tuple[Region, ...]
     evidence: tuple[TargetEvidence, ...] = field(default=(), compare=False, repr=False)
+    rejected: tuple[Rejected, ...] = ()
 
     @property
     def score(self) -> float | None:
@@ -66,26 +91,33 @@ class Annotation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-ready regions without the evidence (what travels through the queue)."""
-        regions = [
-            {
-                "id": region.id,
-                "label": region.label,
-                "class_name": region.class_name,
-                "box": region.box.as_xyxy(),
-                "score": region.score,
-            }
-            for region in self.regions
-        ]
-        return {"width": self.width, "height": self.height, "regions": regions}
+        rejected = [{**vars(one), "region": _region_dict(one.region)} for one in self.rejected]
+        return {
+            "width": self.width,
+            "height": self.height,
+            "regions": [_region_dict(region) for region in self.regions],
+            "rejected": rejected,
+        }
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Self:
-        """Read what `as_dict` wrote."""
-        regions = tuple(Region(**{**region, "box": Box(*region["box"])}) for region in value["regions"])
-        return cls(value["width"], value["height"], regions)
+        """Read what `as_dict` wrote; a result from before there was a self-check has nothing rejected."""
+        regions = tuple(_region(one) for one in value["regions"])
+        rejected = tuple(
+            Rejected(**{**one, "region": _region(one["region"])}) for one in value.get("rejected", ())
+        )
+        return cls(value["width"], value["height"], regions, rejected=rejected)
 
 
 def region_id(version: str, label: str, rank: int, box: Box) -> str:
     """Return a region's id: the same for the same version, label, rank and box."""
     text = "\n".join([version, label, str(rank), *(f"{side:.3f}" for side in box.as_xyxy())])
     return "hb" + hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _region_dict(region: Region) -> dict[str, Any]:
+    return {**vars(region), "box": region.box.as_xyxy()}
+
+
+def _region(value: dict[str, Any]) -> Region:
+    return Region(**{**value, "box": Box(*value["box"])})

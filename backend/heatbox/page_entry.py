@@ -54,6 +54,7 @@ def card(
         "ratio": picture.shape[1] / picture.shape[0],
         "thumbnail": None if rows else _data_uri(as_jpeg(picture), "jpeg"),
         "rows": rows,
+        "rejected": [one.sentence for one in annotation.rejected],
     }
 
 

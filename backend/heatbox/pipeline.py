@@ -20,6 +20,9 @@ DEFAULT_THRESHOLD = 0.3
 
 Normalisation = Literal["max", "minmax"]
 
+# Fields that came after the first predictions were made: while they are off, the version stays as it was.
+_SELF_CHECK = ("min_mask_iou", "min_crop_probability")
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -34,6 +37,9 @@ class Pipeline:
         max_labels: at most so many classes per picture; ignored for labels that were asked for.
         labels: project labels to look for in every picture; empty = the classifier's confident classes.
         label_map: pairs (class of the classifier, label of the project); empty = every class under its own name.
+        min_mask_iou: a box is kept where its IoU with its part of the mask is at least this; 0 = not checked.
+        min_crop_probability: a box is kept where its crop, classified again, has its label with at least this
+            probability; 0 = not checked.
     """
 
     model: str
@@ -46,6 +52,8 @@ class Pipeline:
     max_labels: int = 3
     labels: tuple[str, ...] = ()
     label_map: tuple[tuple[str, str], ...] = ()
+    min_mask_iou: float = 0.0
+    min_crop_probability: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("explainer_options", "fitter_options"):
@@ -62,10 +70,11 @@ class Pipeline:
         return f"heatbox-{self.explainer}-{name}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the pipeline as JSON-ready values."""
+        """Return the pipeline as JSON-ready values; the self-check is named only where it is on."""
         plain = {
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+            if value or name not in _SELF_CHECK
         }
         return {**plain, "labels": list(self.labels), "label_map": [list(pair) for pair in self.label_map]}
 

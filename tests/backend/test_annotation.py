@@ -5,17 +5,30 @@ import json
 import numpy as np
 import pytest
 
-from heatbox.annotation import Annotation, Region, TargetEvidence, region_id
+from heatbox.annotation import Annotation, Region, Rejected, TargetEvidence, region_id
 from heatbox.boxes import Box
 
 CAT = Region("hb1", "Katze", "tabby", Box(1, 2.5, 30.25, 40), 0.75)
 DOG = Region("hb2", "dog", "dog", Box(0, 0, 5, 5), 0.5)
 
 
+THIN = Rejected(DOG, "its IoU with its mask is 0.210, below 0.5", mask_iou=0.21)
+
+
+@pytest.mark.parametrize("rejected", [(), (THIN,), (THIN, Rejected(CAT, "no cat", crop_probability=0.1))])
 @pytest.mark.parametrize("regions", [(), (CAT,), (CAT, DOG)])
-def test_an_annotation_survives_json(regions):
-    annotation = Annotation(64, 48, regions)
+def test_an_annotation_survives_json(regions, rejected):
+    annotation = Annotation(64, 48, regions, rejected=rejected)
     assert Annotation.from_dict(json.loads(json.dumps(annotation.as_dict()))) == annotation
+
+
+def test_a_result_from_before_the_self_check_has_nothing_rejected():
+    old = {"width": 64, "height": 48, "regions": []}
+    assert Annotation.from_dict(old) == Annotation(64, 48, ())
+
+
+def test_a_rejection_is_told_with_its_label_its_place_and_its_reason():
+    assert THIN.sentence == "dog 0.50 from (0, 0) to (5, 5): its IoU with its mask is 0.210, below 0.5"
 
 
 def test_evidence_stays_at_home_and_does_not_make_annotations_differ():

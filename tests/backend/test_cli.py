@@ -33,7 +33,7 @@ main()
 """
 
 
-def python(*arguments, **variables):
+def python(*arguments, cwd=None, **variables):
     environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
     answer = subprocess.run(
         [sys.executable, *map(str, arguments)],
@@ -41,6 +41,7 @@ def python(*arguments, **variables):
         text=True,
         timeout=300,
         env=environment,
+        cwd=cwd,
         check=False,
     )
     assert "Traceback" not in answer.stderr + answer.stdout, answer.stderr
@@ -283,6 +284,21 @@ def test_a_model_is_added_and_annotates_and_one_bad_picture_is_exit_code_1(home,
     assert "error picture-unreadable" in answer.stderr
     assert "1 of 2 pictures annotated with heatbox-grad_cam-tiny-" in answer.stdout
     assert len(json.loads(out.read_text())) == 1
+
+
+def test_rejected_boxes_are_named_and_a_dataset_is_written_where_no_place_is_named(
+    home, tiny_files, tmp_path
+):
+    heatbox("models", "add", tiny_files, "--activate", HEATBOX_HOME=home)
+    Image.new("RGB", (40, 30), "teal").save(tmp_path / "a.png")
+    asked = ("--label", "cat", "--format", "yolo", "--min-crop-probability", 1)
+    answer = heatbox("annotate", tmp_path / "a.png", *asked, HEATBOX_HOME=home, cwd=tmp_path)
+    assert answer.returncode == 0
+    assert "a.png: cat " in answer.stderr
+    assert "below 1" in answer.stderr
+    assert ": 0 boxes, " in answer.stdout
+    assert "boxes rejected by the self-check, 1 pictures without any." in answer.stdout
+    assert (tmp_path / "heatbox-yolo" / "labels" / "a.txt").read_text() == ""
 
 
 def test_nothing_to_annotate_with_is_told(home, tmp_path):

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from heatbox.annotation import Annotation, Region, TargetEvidence
+from heatbox.annotation import Annotation, Region, Rejected, TargetEvidence
 from heatbox.boxes import Box
 from heatbox.errors import OutputError, PictureUnreadableError
 from heatbox.page import PageEntry, PageFrame, PageWriter, Table, write_page
@@ -102,6 +102,15 @@ def test_panels_without_evidence_say_so(tmp_path):
         "contour",
     ]
     assert len(page.all("img")) == 2
+
+
+def test_each_rejected_box_has_its_line_and_its_label_is_not_trusted(tmp_path):
+    region = Region("r", "<b>cat", "tabby", Box(8, 6, 48, 42), 0.755)
+    rejected = (Rejected(region, "too thin"), Rejected(region, "no cat"))
+    page = written(tmp_path, PageEntry("a.jpg", NOISE, Annotation(80, 60, (), rejected=rejected)))
+    for reason in ("too thin", "no cat"):
+        assert f"rejected: <bdi>&lt;b&gt;cat 0.76 from (8, 6) to (48, 42): {reason}</bdi>" in page.text
+    assert page.open == []
 
 
 def test_title_scores_and_classes_are_shown(tmp_path):

@@ -28,6 +28,8 @@ CHANGES = {
     "max_labels": 4,
     "labels": ("cat",),
     "label_map": (("tabby", "Cat"),),
+    "min_mask_iou": 0.5,
+    "min_crop_probability": 0.2,
 }
 
 
@@ -49,7 +51,21 @@ def test_another_value_of_any_field_is_another_version(field):
     assert dataclasses.replace(PIPELINE, **{field: CHANGES[field]}).version != PIPELINE.version
 
 
-@pytest.mark.parametrize("pipeline", [PIPELINE, Pipeline("tiny@0"), Pipeline("tiny@0", labels=("a", "b"))])
+def test_a_self_check_that_is_off_is_not_named_so_that_older_versions_stay():
+    off = dataclasses.replace(PIPELINE, min_mask_iou=0.0, min_crop_probability=0.0)
+    assert off.as_dict().keys().isdisjoint({"min_mask_iou", "min_crop_probability"})
+    assert dataclasses.replace(PIPELINE, min_mask_iou=0.5).as_dict()["min_mask_iou"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        PIPELINE,
+        Pipeline("tiny@0"),
+        Pipeline("tiny@0", labels=("a", "b")),
+        Pipeline("tiny@0", min_mask_iou=0.5, min_crop_probability=0.2),
+    ],
+)
 def test_a_pipeline_survives_json_with_its_version(pipeline):
     back = Pipeline.from_dict(json.loads(json.dumps(pipeline.as_dict())))
     assert back == pipeline

@@ -14,6 +14,7 @@ from heatbox.errors import (
     LabelUnknownError,
     ModelNotFoundError,
     OutputError,
+    PictureError,
     UnsupportedError,
 )
 from heatbox.label_config import make_label_config, parse_label_config
@@ -64,6 +65,16 @@ def test_a_folder_becomes_an_import_file_and_the_bad_picture_is_reported(setting
     assert prediction["model_version"].startswith("heatbox-grad_cam-tiny-")
     assert {region["value"]["rectanglelabels"][0] for region in prediction["result"]} <= set(LABELS)
     assert summary.boxes.total() == sum(len(task["predictions"][0]["result"]) for task in tasks)
+
+
+def test_where_no_picture_can_be_annotated_an_older_file_stays(settings, folder, tmp_path):
+    run(settings, tmp_path, folder)
+    before = (tmp_path / "out.json").read_bytes()
+    for nothing in (folder / "c.jpg", tmp_path / "nowhere"):
+        with pytest.raises(PictureError):
+            run(settings, tmp_path, nothing, html=tmp_path / "page.html")
+    assert (tmp_path / "out.json").read_bytes() == before
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_files_are_named_relative_to_the_document_root(settings, folder, tmp_path):

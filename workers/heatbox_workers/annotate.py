@@ -22,6 +22,7 @@ from heatbox.pipeline import Pipeline
 from heatbox.plugins import make_box_fitter, make_explainer
 from heatbox_workers.classifier import TorchClassifier
 from heatbox_workers.evidence import fit_evidence, raise_for_evidence
+from heatbox_workers.self_check import check_crops, check_masks
 from heatbox_workers.targets import Target, choose_targets, classes_by_label
 
 __all__ = ["Annotator", "make_annotator"]
@@ -106,7 +107,7 @@ class Annotator:
         for picture, targets in zip(pictures, chosen, strict=True):
             outcomes.append(self._fit(picture, targets, evidence, row))
             row += len(targets)
-        return outcomes
+        return self._check_crops(pictures, outcomes)
 
     def _evidence(self, classifier: TorchClassifier, images: Tensor, targets: Tensor) -> Evidence:
         try:
@@ -138,7 +139,20 @@ class Annotator:
             kept.append(TargetEvidence(target.label, name, target.probability, heatmap, fit.mask))
             regions += self._regions(picture, target, name, fit)
         regions.sort(key=lambda region: (-region.score, region.label, region.box))
-        return Annotation(picture.width, picture.height, tuple(regions), tuple(kept))
+        annotation = Annotation(picture.width, picture.height, tuple(regions), tuple(kept))
+        if evidence.boxes is not None:  # they came ready: there is no mask that they were fitted to
+            return annotation
+        return check_masks(annotation, self.pipeline.min_mask_iou)
+
+    def _check_crops(self, pictures: Sequence[Picture], outcomes: Sequence[Outcome]) -> list[Outcome]:
+        pairs = [
+            (picture, outcome)
+            for picture, outcome in zip(pictures, outcomes, strict=True)
+            if isinstance(outcome, Annotation)
+        ]
+        limit = self.pipeline.min_crop_probability
+        checked = iter(check_crops(pairs, self.classifier, self.known, limit))
+        return [next(checked) if isinstance(outcome, Annotation) else outcome for outcome in outcomes]
 
     def _regions(self, picture: Picture, target: Target, name: str, fit: Fit) -> Iterator[Region]:
         side = self.classifier.input_size

@@ -1,13 +1,15 @@
-"""The batch behind `heatbox annotate`: from what was asked for to an import file, a label config and a page."""
+"""The batch behind `heatbox annotate`: from what was asked for to an import file or a dataset, and a page."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from heatbox.annotation import Annotation
+from heatbox.annotation import Annotation, Rejected
 from heatbox.boxes import Box
-from heatbox.errors import HeatboxError, LabelConfigError, LabelUnknownError, ModelNotFoundError
+from heatbox.errors import HeatboxError, LabelConfigError, LabelUnknownError, ModelNotFoundError, PictureError
+from heatbox.export import Dataset, Format, common_folder, write_coco, write_voc, write_yolo
 from heatbox.images import Limits, read_picture
 from heatbox.import_file import atomic_text, local_files_address, write_tasks
 from heatbox.label_config import Control, LabelTag, make_label_config, parse_label_config
@@ -15,7 +17,7 @@ from heatbox.label_studio import import_task, prediction
 from heatbox.labels import map_labels
 from heatbox.ledger import Ledger
 from heatbox.models import Card, ModelStore
-from heatbox.page import PageEntry, PageFrame, write_page
+from heatbox.page import PageEntry, PageFrame, PageWriter
 from heatbox.pipeline import Pipeline, pipeline_for
 from heatbox.plugins import make_box_fitter, make_explainer, parse_options
 from heatbox.serving import every_class, serving_model
@@ -47,6 +49,8 @@ class Request:
     label_config: Path | None = None
     data_key: str | None = None
     document_root: Path = Path("/")
+    min_mask_iou: float = 0.0
+    min_crop_probability: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,13 @@ class Annotated:
 
 @dataclass
 class Summary:
-    """What a batch came to: pictures, boxes by label, and what failed and why."""
+    """What a batch came to: pictures, boxes by label, what the self-check rejected, what failed, and why."""
 
     pictures: int = 0
     boxes: Counter[str] = field(default_factory=Counter)
     without_boxes: int = 0
     failed: list[tuple[str, HeatboxError]] = field(default_factory=list)
+    rejected: list[tuple[str, Rejected]] = field(default_factory=list)
 
     def count(self, annotated: Annotated) -> None:
         """Take one more picture into account."""
@@ -74,6 +79,7 @@ class Summary:
             return
         self.boxes.update(region.label for region in annotated.outcome.regions)
         self.without_boxes += not annotated.outcome.regions
+        self.rejected += [(annotated.source.name, one) for one in annotated.outcome.rejected]
 
 
 @dataclass(frozen=True)
@@ -101,33 +107,71 @@ class Batch:
             if outcome is not None:
                 yield Annotated(source, outcome)
 
-    def write(self, results: Iterable[Annotated], out: Path, html: Path | None) -> Summary:
-        """Write the import file, the label config where the user has none, and the page; return the counts.
+    def write(
+        self,
+        results: Iterable[Annotated],
+        out: Path,
+        html: Path | None,
+        form: Format = Format.LABEL_STUDIO,
+    ) -> Summary:
+        """Write the results in a format, and the page; return the counts.
+
+        Args:
+            results: of `annotate`.
+            out: a file; a new folder for VOC and YOLO. Beside an import file comes a label config, unless the user
+                has one.
+            html: file of the page; None: no page.
+            form: what is written.
 
         Raises:
-            OutputError: a file cannot be written.
+            OutputError: a file or folder cannot be written.
+            HeatboxError: no picture could be annotated; the first one's error, and nothing is written.
         """
         summary = Summary()
-        if html is None:
-            for _ in self._written(results, out, summary):
-                pass
-        else:
-            entries = (page_entry(one, self.limits) for one in self._written(results, out, summary))
-            write_page(html, entries, page_frame(self.pipeline))
-        if not self.has_config and summary.boxes:
-            with atomic_text(config_path(out)) as file:
-                file.write(make_label_config(sorted(summary.boxes)))
+        with PageWriter(html) if html is not None else nullcontext() as page:
+            passing = self._passing(results, summary, page)
+            if form is Format.LABEL_STUDIO:
+                self._write_tasks(passing, out, summary)
+            else:
+                self._write_dataset(passing, out, form)
+            if page is not None:
+                page.write(page_frame(self.pipeline))
         return summary
 
-    def _written(self, results: Iterable[Annotated], out: Path, summary: Summary) -> Iterator[Annotated]:
-        """Pass the results on while each is counted and its task written."""
+    def _passing(
+        self, results: Iterable[Annotated], summary: Summary, page: PageWriter | None
+    ) -> Iterator[Annotated]:
+        """Pass the results on while each is counted and put on the page."""
+        for one in results:
+            summary.count(one)
+            if page is not None:
+                page.add(page_entry(one, self.limits))
+            yield one
+
+    def _write_tasks(self, results: Iterable[Annotated], out: Path, summary: Summary) -> None:
         with write_tasks(out) as tasks:
             for one in results:
-                summary.count(one)
                 task = self._task(one)
                 if task is not None:
                     tasks.add(task)
-                yield one
+            if summary.failed and not tasks.count:
+                raise summary.failed[0][1]  # nothing worked: an older file stays as it is
+        if not self.has_config and summary.boxes:
+            with atomic_text(config_path(out)) as file:
+                file.write(make_label_config(sorted(summary.boxes)))
+
+    def _write_dataset(self, results: Iterable[Annotated], out: Path, form: Format) -> None:
+        """Write what could be annotated; the labels are numbered as in the label config, or as asked for."""
+        named = self.has_config or self.pipeline.labels
+        root = common_folder(source.path for source in self.sources if source.path is not None)
+        dataset = Dataset(root, self.pipeline.version, self.control.label_names if named else ())
+        pairs = (
+            (one.source.path, one.outcome)
+            for one in results
+            if one.source.path is not None and isinstance(one.outcome, Annotation)
+        )
+        write = {Format.VOC: write_voc, Format.COCO: write_coco, Format.YOLO: write_yolo}[form]
+        write(out, pairs, dataset)
 
     def _task(self, one: Annotated) -> dict[str, object] | None:
         """Return the import task: one that came is kept in any case, a failed file makes none."""
@@ -170,6 +214,8 @@ def prepare(request: Request, settings: Settings) -> Batch:
         max_labels=request.max_labels,
         labels=request.labels,
         label_map=pairs,
+        min_mask_iou=request.min_mask_iou,
+        min_crop_probability=request.min_crop_probability,
     )
     limits = Limits.from_settings(settings)
     classifier = load_classifier(ModelStore(settings.store_path), card)
@@ -201,7 +247,12 @@ def page_frame(pipeline: Pipeline) -> PageFrame:
     """Return the page's title and subtitle: the version, and what made it in words."""
     made = f"{pipeline.explainer} on {pipeline.model}, boxes by {pipeline.fitter}"
     threshold = pipeline.fitter_options.get("threshold")
-    return PageFrame(pipeline.version, f"{made} above {threshold} of the maximum")
+    limits = {
+        "IoU with the mask": pipeline.min_mask_iou,
+        "probability in the crop": pipeline.min_crop_probability,
+    }
+    checked = "".join(f", {name} at least {limit:g}" for name, limit in limits.items() if limit)
+    return PageFrame(pipeline.version, f"{made} above {threshold} of the maximum{checked}")
 
 
 def page_entry(one: Annotated, limits: Limits, truth: tuple[tuple[str, Box], ...] = ()) -> PageEntry:
@@ -209,8 +260,11 @@ def page_entry(one: Annotated, limits: Limits, truth: tuple[tuple[str, Box], ...
     if isinstance(one.outcome, HeatboxError) or one.source.path is None:
         error = one.outcome if isinstance(one.outcome, HeatboxError) else one.source.error
         return PageEntry(one.source.name, None, None, error)
-    picture = read_picture(one.source.path, limits, at_least=_THUMBNAIL_SIDE)
-    return PageEntry(one.source.name, picture.pixels, one.outcome, truth=truth)
+    try:
+        pixels = read_picture(one.source.path, limits, at_least=_THUMBNAIL_SIDE).pixels
+    except PictureError:  # it was there when it was annotated; now it is counted, not shown
+        pixels = None
+    return PageEntry(one.source.name, pixels, one.outcome, truth=truth)
 
 
 def _labels(request: Request, card: Card) -> tuple[Control, tuple[tuple[str, str], ...], tuple[str, ...]]:

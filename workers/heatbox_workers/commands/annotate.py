@@ -1,4 +1,4 @@
-"""`heatbox annotate`: pictures in, Label Studio import JSON and an HTML page out."""
+"""`heatbox annotate`: pictures in, Label Studio import JSON or another format's files and an HTML page out."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from heatbox.cli.console import PARTLY, err, out, print_error
+from heatbox.export import Format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from heatbox_workers.batch import Batch, Summary
 
 __all__ = ["annotate"]
+
+_SHOWN = 10  # labels in the summary
+_WRITTEN = {
+    Format.LABEL_STUDIO: "Label Studio import file:",
+    Format.VOC: "Pascal VOC folder:",
+    Format.COCO: "COCO file:",
+    Format.YOLO: "YOLO folder:",
+}
 
 
 def annotate(
@@ -70,6 +79,20 @@ def annotate(
         float, typer.Option(min=0, max=1, help="Classes below are not explained.")
     ] = 0.25,
     max_labels: Annotated[int, typer.Option(min=1, help="At most so many classes per picture.")] = 3,
+    min_mask_iou: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Reject boxes whose IoU with their part of the mask is lower; 0: not checked."
+        ),
+    ] = 0.0,
+    min_crop_probability: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Reject boxes whose crop, classified again, has their label with less probability; 0: not checked.",
+        ),
+    ] = 0.0,
     label_config: Annotated[
         Path | None,
         typer.Option(
@@ -82,9 +105,17 @@ def annotate(
     document_root: Annotated[
         Path, typer.Option(help="Label Studio's LOCAL_FILES_DOCUMENT_ROOT: files are named relative to it.")
     ] = Path("/"),
-    out_file: Annotated[Path, typer.Option("--out", "-o", help="Label Studio import JSON to write.")] = Path(
-        "heatbox.json"
-    ),
+    form: Annotated[
+        Format, typer.Option("--format", help="What to write: Label Studio's import JSON or a dataset.")
+    ] = Format.LABEL_STUDIO,
+    out_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="JSON to write, for voc and yolo a new folder; default: heatbox.json, or heatbox-FORMAT.",
+        ),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write a page with picture, heatmap, mask, contour and boxes.")
     ] = None,
@@ -116,13 +147,18 @@ def annotate(
         label_config=label_config,
         data_key=data_key,
         document_root=document_root,
+        min_mask_iou=min_mask_iou,
+        min_crop_probability=min_crop_probability,
     )
     with err().status("Loading the model ..."):
         batch = prepare(request, settings)
     for warning in batch.warnings:
         err().print(f"[yellow]warning[/]: {escape(warning)}", highlight=False)
-    summary = batch.write(_with_progress(batch), out_file, html)
-    _print_summary(batch, summary, out_file, html)
+    written = out_file or Path(form.default_out)
+    summary = batch.write(_with_progress(batch), written, html, form)
+    _print_unkept(summary)
+    _print_summary(batch, summary)
+    _print_written(batch, summary, form, written, html)
     if summary.failed:
         raise typer.Exit(PARTLY)
 
@@ -135,25 +171,41 @@ def _with_progress(batch: "Batch") -> "Iterator[AnnotatedSource]":
         yield from progress.track(batch.annotate(), total=len(batch.sources))
 
 
-def _print_summary(batch: "Batch", summary: "Summary", out_file: Path, html: Path | None) -> None:
+def _print_unkept(summary: "Summary") -> None:
+    """Print what failed with its remedy, and the boxes that the self-check rejected with its reasons."""
     from rich.markup import escape
 
     for name, error in summary.failed:
         err().print(f"[red]failed[/] {escape(name)}", highlight=False, soft_wrap=True)
         print_error(error)
-    counts = ", ".join(f"{label} {count}" for label, count in summary.boxes.most_common())
+    for name, rejected in summary.rejected:
+        text = escape(f"{name}: {rejected.sentence}")
+        err().print(f"[yellow]rejected[/] {text}", highlight=False, soft_wrap=True)
+
+
+def _print_summary(batch: "Batch", summary: "Summary") -> None:
+    counts = "; ".join(f"{label} {count}" for label, count in summary.boxes.most_common(_SHOWN))
+    counts += "; ..." if len(summary.boxes) > _SHOWN else ""
     done = summary.pictures - len(summary.failed)
+    rejected = f"{len(summary.rejected)} boxes rejected by the self-check, " if summary.rejected else ""
     out().print(
         f"{done} of {summary.pictures} pictures annotated with {batch.pipeline.version}: "
-        f"{summary.boxes.total()} boxes{f' ({counts})' if counts else ''}, "
+        f"{summary.boxes.total()} boxes{f' ({counts})' if counts else ''}, {rejected}"
         f"{summary.without_boxes} pictures without any.",
         highlight=False,
         soft_wrap=True,
     )
-    out().print(f"Label Studio import file: {out_file}", highlight=False, soft_wrap=True)
-    if not batch.has_config and summary.boxes:
+
+
+def _print_written(
+    batch: "Batch", summary: "Summary", form: Format, written: Path, html: Path | None
+) -> None:
+    rows = [(_WRITTEN[form], written)]
+    if form is Format.LABEL_STUDIO and not batch.has_config and summary.boxes:
         from heatbox_workers.batch import config_path
 
-        out().print(f"Label config for it:      {config_path(out_file)}", highlight=False, soft_wrap=True)
+        rows.append(("Label config for it:", config_path(written)))
     if html is not None:
-        out().print(f"Page to look at:          {html}", highlight=False, soft_wrap=True)
+        rows.append(("Page to look at:", html))
+    for name, path in rows:
+        out().print(f"{name:25} {path}", highlight=False, soft_wrap=True)
