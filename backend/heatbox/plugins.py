@@ -99,14 +99,18 @@ def _entries(group: str) -> Iterator[importlib.metadata.EntryPoint]:
 
 def _make(group: str, name: str, options: Mapping[str, Any]) -> object:
     plugin = _load(_find(group, name))
-    known = [field.name for field in dataclasses.fields(plugin) if field.init]
+    known = {field.name: str(field.type) for field in dataclasses.fields(plugin) if field.init}
     for option in options:
         if option not in known:
             raise OptionError(
-                f"{name} has no option {option!r}.", _suggest(option, known, "Its options are: ")
+                f"{name} has no option {option!r}.", _suggest(option, list(known), "Its options are: ")
             )
+    given = {
+        option: value.split(",") if isinstance(value, str) and known[option].startswith("tuple") else value
+        for option, value in options.items()
+    }
     try:
-        return TypeAdapter[object](plugin).validate_python(dict(options))
+        return TypeAdapter[object](plugin).validate_python(given)
     except ValidationError as error:
         raise _option_error(name, error) from error
     except HeatboxError:

@@ -233,3 +233,8 @@ def test_a_plugin_that_cannot_be_made_is_broken(install, field, error):
 def test_an_unknown_name_comes_with_a_suggestion(make, name, message):
     with pytest.raises(PluginNotFoundError, match=message):
         make(name, {})
+
+
+def test_an_option_of_several_values_is_split_at_commas():
+    explainer = make_explainer("layer_cam", {"layers": "auto,features.13"})
+    assert explainer.layers == ("auto", "features.13")
