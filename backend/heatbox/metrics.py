@@ -8,6 +8,11 @@ https://arxiv.org/abs/2001.07437), MaxBoxAccV2 its journal version (https://arxi
     MaxBoxAccV2   = mean of MaxBoxAcc(d) over d in {0.3, 0.5, 0.7}
 
 The first version takes the box of the largest component, the second the best of the boxes of all components.
+Both choose t with the answers at hand; `held_out` chooses it on one half of the pictures and reports the other.
+
+The pointing game follows "Top-down Neural Attention by Excitation Backprop" (Zhang et al., ECCV 2016,
+https://arxiv.org/abs/1608.00507), without its tolerance of 15 pixels: a hit is a peak inside a true box.
+
 Boxes are xyxy with exclusive far edges; IoU does not change when boxes and map are scaled together.
 """
 
@@ -26,9 +31,12 @@ __all__ = [
     "THRESHOLDS",
     "Agreement",
     "BoxAccuracy",
+    "HeldOut",
     "agreement",
     "box_accuracy",
+    "held_out",
     "match",
+    "pointing_hit",
     "threshold_ious",
 ]
 
@@ -58,6 +66,23 @@ class BoxAccuracy:
     def mean(self) -> float:
         """Mean over the levels (MaxBoxAccV2 when all components were taken)."""
         return sum(self.best) / len(self.best)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Quality at thresholds chosen on the other half of the pictures, both directions averaged.
+
+    Attributes:
+        levels: IoU from which a box counts as right.
+        accuracy: BoxAcc per level, each at the threshold that was best for this level on the other half.
+        mean_iou: at the single threshold with the best mean IoU on the other half.
+        single: BoxAcc per level at that single threshold.
+    """
+
+    levels: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    mean_iou: float
+    single: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -135,6 +160,56 @@ def box_accuracy(
         thresholds=tuple(thresholds[index] for index in best),
         pictures=len(ious),
     )
+
+
+def held_out(
+    ious: NDArray[np.float64],
+    pictures: NDArray[np.integer],
+    levels: Sequence[float] = IOU_LEVELS,
+    seed: int = 0,
+) -> HeldOut:
+    """Choose thresholds on a random half of the pictures, measure on the other half, and the other way round.
+
+    Args:
+        ious: (P, T) one row of `threshold_ious` per pair of picture and class.
+        pictures: (P,) which picture a row belongs to; rows of one picture stay in one half. With a single
+            picture there is no other half, and thresholds are chosen on itself.
+        levels: IoU from which a box counts as right.
+        seed: of the split.
+    """
+    names = np.random.default_rng(seed).permutation(np.unique(pictures))
+    first = np.isin(pictures, names[: (len(names) + 1) // 2])
+    halves = [(first, ~first), (~first, first)] if (~first).any() else [(first, first)]
+    right = np.stack([ious >= level for level in levels])
+    accuracy, single, total = np.zeros(len(levels)), np.zeros(len(levels)), 0.0
+    for chosen_on, measured in halves:
+        best = right[:, chosen_on].mean(axis=1).argmax(axis=1)
+        accuracy += [hits[measured][:, at].sum() for hits, at in zip(right, best, strict=True)]
+        at = ious[chosen_on].mean(axis=0).argmax()
+        single += right[:, measured, at].sum(axis=1)
+        total += ious[measured, at].sum()
+    count = len(ious)
+    return HeldOut(
+        tuple(levels), tuple((accuracy / count).tolist()), total / count, tuple((single / count).tolist())
+    )
+
+
+def pointing_hit(heatmap: NDArray[np.float32], truth: Boxes) -> float:
+    """Return 1 where the heatmap's peak lies inside a true box, else 0.
+
+    Several equal peaks share the point: the part of them inside counts. A map without heat points nowhere: 0.
+
+    Args:
+        heatmap: (h, w) in [0, 1].
+        truth: (G, 4) true boxes in heatmap pixels; a pixel is inside where its centre is.
+    """
+    if heatmap.max() <= 0:
+        return 0.0
+    rows, columns = np.nonzero(heatmap == heatmap.max())
+    x1, y1, x2, y2 = truth.reshape(-1, 4, 1).transpose(1, 0, 2)
+    x, y = columns + 0.5, rows + 0.5
+    inside = (x1 <= x) & (x < x2) & (y1 <= y) & (y < y2)
+    return float(inside.any(axis=0).mean())
 
 
 def match(predicted: Boxes, truth: Boxes, iou: float = 0.5) -> NDArray[np.float64]:

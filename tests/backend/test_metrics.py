@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from heatbox.metrics import THRESHOLDS, Agreement, agreement, box_accuracy, match, threshold_ious
+from heatbox.metrics import (
+    THRESHOLDS,
+    Agreement,
+    agreement,
+    box_accuracy,
+    held_out,
+    match,
+    pointing_hit,
+    threshold_ious,
+)
 
 
 def boxes(*rows):
@@ -161,3 +170,67 @@ def test_agreement_of_nothing_is_zero():
 
 def test_empty_lists_of_boxes_may_have_any_shape():
     assert agreement([(np.array([]), np.array([[0, 0, 1, 1]]))]).found == 0.0
+
+
+def test_held_out_thresholds_come_from_the_other_half():
+    ious = np.array([[1.0, 0.0], [0.0, 1.0]])  # what is best for one picture is worst for the other
+
+    found = held_out(ious, np.array([0, 1]))
+
+    assert found.accuracy == (0.0, 0.0, 0.0)
+    assert found.mean_iou == 0.0
+    assert found.single == (0.0, 0.0, 0.0)
+
+
+def test_held_out_is_the_oracle_where_one_threshold_suits_all():
+    ious = np.tile([0.1, 0.6, 0.2], (10, 1))
+
+    found = held_out(ious, np.arange(10))
+
+    assert found.accuracy == (1.0, 1.0, 0.0)
+    assert found.mean_iou == pytest.approx(0.6)
+    assert found.single == (1.0, 1.0, 0.0)
+
+
+def test_rows_of_one_picture_stay_in_one_half():
+    ious = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+
+    assert held_out(ious, np.array([4, 4, 9])).mean_iou == 0.0
+
+
+def test_a_single_picture_chooses_on_itself():
+    assert held_out(np.array([[0.2, 0.8]]), np.array([3])).mean_iou == 0.8
+
+
+def test_the_split_depends_on_the_seed_alone():
+    ious = np.random.default_rng(1).random((30, 20))
+
+    first, same, other = (held_out(ious, np.arange(30), seed=seed) for seed in (1, 1, 2))
+
+    assert first == same
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    ("heat", "hit"),
+    [
+        ({(2, 3): 1.0}, 1.0),  # row 2, column 3
+        ({(3, 2): 1.0}, 0.0),
+        ({(2, 3): 0.5, (9, 9): 1.0}, 0.0),
+        ({(2, 3): 1.0, (9, 9): 1.0}, 0.5),  # two equal peaks share the point
+        ({}, 0.0),
+    ],
+)
+def test_the_pointing_game_asks_where_the_peak_is(heat, hit):
+    heatmap = np.zeros((10, 10), dtype=np.float32)
+    for place, value in heat.items():
+        heatmap[place] = value
+
+    assert pointing_hit(heatmap, boxes([3, 2, 5, 3])) == hit
+
+
+def test_any_true_box_may_hold_the_peak():
+    heatmap = np.zeros((10, 10), dtype=np.float32)
+    heatmap[8, 8] = 1
+
+    assert pointing_hit(heatmap, boxes([0, 0, 2, 2], [8, 8, 9, 9])) == 1.0
