@@ -62,7 +62,8 @@ def map_labels(classes: Sequence[str], control: Control) -> LabelMap:
     mapped = {label for _, label in pairs}
     unmapped = tuple(label for label in control.label_names if label not in mapped)
     suggestions = {
-        label: _close(label, indices) if rank < MOST_SUGGESTIONS else () for rank, label in enumerate(unmapped)
+        label: _close(label, indices) if rank < MOST_SUGGESTIONS else ()
+        for rank, label in enumerate(unmapped)
     }
     if not pairs:
         close = _closest([name for names in suggestions.values() for name in names])
