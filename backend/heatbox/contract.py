@@ -120,6 +120,7 @@ class Explainer(Protocol):
     """Turns images and target classes into evidence.
 
     It may also have `supports(classifier) -> str | None`: why it cannot explain this network, in words, or None.
+    `class_agnostic: ClassVar[bool] = True` says that it gives every class of a picture the same map.
     """
 
     def __call__(self, classifier: Classifier, images: "Tensor", targets: "Tensor") -> Evidence:
