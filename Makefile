@@ -9,7 +9,7 @@ STUDIO_QUIET := LATEST_VERSION_CHECK=false COLLECT_ANALYTICS=false SENTRY_DSN= F
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check lint types readme bench docs studio-env clean
+.PHONY: help env demo test check lint types readme references bench docs studio-env clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ types: env ## mypy, strict
 
 readme: env ## run the commands of README.md
 	@$(BIN)/python tests/readme_commands.py README.md
+
+references: env ## how far each explainer is from what it was checked against, as a table
+	@$(BIN)/python tests/references.py
 
 bench: env ## benchmarks, as ratios measured in one run
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

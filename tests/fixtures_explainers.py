@@ -67,6 +67,23 @@ class Counts:
         return Evidence(heatmaps=heat_of(*call) ** (2 if self.odd[0] else 1))
 
 
+def learns(fit):
+    """Return an explainer that returns good maps, and learns with a function of classifier and examples."""
+    return fault(
+        lambda _, *call: Evidence(heatmaps=heat_of(*call)),
+        fit=lambda _, classifier, examples: fit(classifier, examples),
+    )
+
+
+def learn_beside_a_hook(classifier, _examples):
+    leave_hook(classifier, None)
+    return {"learnt": torch.ones(1)}
+
+
+def learn_unseeded(_classifier, _examples):
+    return {"learnt": noise(torch.zeros(3))}
+
+
 def leave_hook(classifier, _images):
     classifier.network.features.register_forward_hook(lambda *_: None)
 
@@ -133,9 +150,19 @@ FAULTS = {
     "supports that says no": (
         fault(heat_of, supports=lambda *_: "too small"),
         "supports",
-        "none is supported (`gap`: too small; `relu`: too small)",
+        "none is supported (`gap`: too small; `relu`: too small; `tokens`: too small)",
     ),
     "supports that says False": (fault(heat_of, supports=lambda *_: False), "supports", "`gap`: False"),
+    "arrays learnt": (learns(lambda *_: {"learnt": np.ones(3)}), "fits", "is not tensors by name"),
+    "NaN learnt": (learns(lambda *_: {"learnt": torch.full((3,), torch.nan)}), "fits", "not finite (learnt)"),
+    "learning fails": (learns(lambda *_: {}["no"]), "fits", "it raised plugin-broken"),
+    "learning unseeded": (learns(learn_unseeded), "fits", "same examples gave other values of learnt"),
+    "learning with everybody's generator": (
+        learns(lambda *_: {"learnt": torch.rand(3)}),
+        "fits",
+        "generator of torch was moved",
+    ),
+    "learning beside a hook": (learns(learn_beside_a_hook), "fits", "a hook was left on `features`"),
     "two arguments": (
         fault(lambda _, classifier, images: (classifier, images)),
         "runs",

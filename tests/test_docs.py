@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import references
 import typer.main
 
 from heatbox import cli, contract
@@ -29,12 +30,22 @@ HEATBOX = re.compile(r"^ *(?:[A-Z_]+=\S+ )*(heatbox .*)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
+def read(page: str) -> str:
+    return (REFERENCE / page).read_text(encoding="utf-8")
+
+
 def section(page: str, heading: str) -> str:
     """Return the text under the heading that holds the name in code marks, without further headings of its level."""
-    text = (REFERENCE / page).read_text(encoding="utf-8")
-    found = re.search(rf"^## `{re.escape(heading)}`$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^## `{re.escape(heading)}`$(.*?)(?=^## |\Z)", read(page), re.MULTILINE | re.DOTALL)
     assert found, f"docs/reference/{page} has no heading ## `{heading}`"
     return found[1]
+
+
+def documented(text: str, heading: str) -> set[str]:
+    """Return what stands in code marks in the first column of the tables whose first heading this is."""
+    tables = re.findall(rf"^\| {heading} \|.*\n\|[-|]+\n((?:\|.*\n?)*)", text, re.MULTILINE)
+    first = [row.split(" | ")[0] for table in tables for row in table.splitlines()]
+    return {name for cell in first for name in re.findall(r"`([^`]+)`", cell)}
 
 
 def error_classes(root: type[HeatboxError] = HeatboxError) -> Iterator[type[HeatboxError]]:
@@ -81,8 +92,76 @@ def test_each_plugin_has_its_heading_with_options_and_defaults(group, page):
             ), option
 
 
+@pytest.mark.parametrize(("group", "page"), [(EXPLAINERS, "explainers.md"), (BOX_FITTERS, "box-fitters.md")])
+def test_no_plugin_or_option_is_documented_that_does_not_exist(group, page):
+    plugins = {plugin.name: plugin for plugin in built_in(group)}
+    assert set(re.findall(r"^## `(.+)`$", read(page), re.MULTILINE)) <= set(plugins)
+    for name, plugin in plugins.items():
+        unknown = documented(section(page, name), "option") - {option.name for option in plugin.options}
+        assert not unknown, f"{name}: {unknown}"
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "names"),
+    [
+        ("settings.md", "variable", {f"HEATBOX_{name.upper()}" for name in Settings.model_fields}),
+        ("model-card.md", "field", set(Card.model_fields)),
+        ("errors.md", "code", {error.code for error in error_classes()}),
+    ],
+    ids=["settings", "card", "errors"],
+)
+def test_no_row_is_documented_that_does_not_exist(page, heading, names):
+    rows = documented(read(page), heading)
+    assert rows
+    assert not rows - names
+
+
+def test_no_command_or_option_is_documented_that_does_not_exist(command_line):
+    assert set(re.findall(r"^## `(heatbox .+)`$", read("command-line.md"), re.MULTILINE)) <= set(command_line)
+    for name, command in command_line.items():
+        rows = documented(section("command-line.md", name), "option")
+        assert not rows - option_names(command), f"{name}: {rows - option_names(command)}"
+
+
+def test_a_table_of_options_is_read_by_its_first_heading():
+    text = "| option | meaning |\n|---|---|\n| `--model`, `-m` | as `--other` |\n\n| format |\n|---|\n| `voc` |\n"
+    assert documented(text, "option") == {"--model", "-m"}
+    assert documented(text, "format") == {"voc"}
+
+
+@pytest.mark.parametrize("name", sorted(references.built_in()))
+def test_each_explainer_has_a_row_that_says_what_it_was_compared_with(name):
+    text = (DOCS / "explanation" / "references.md").read_text(encoding="utf-8")
+    assert references.HEADER in text
+    assert name in documented(text, "explainer")
+
+
+def test_every_reference_in_the_table_is_named_by_a_test():
+    page = (DOCS / "explanation" / "references.md").read_text(encoding="utf-8")
+    tests = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "plugins").glob("test_*.py")
+    )
+    named = re.findall(r"^\| `\w+` \| (.+?) \| .*e-", page, re.MULTILINE)
+    assert named
+    assert not [against for against in named if f'"{against}"' not in tests]
+
+
+def test_the_table_of_references_has_the_largest_difference_of_each():
+    found = [
+        ("cam", "b", 1e-7, 1e-5),
+        ("cam", "b", 3.14e-6, 1e-5),
+        ("cam", "b", 2e-6, 0.1),
+        ("cam", "a", 0, 0),
+    ]
+    assert list(references.as_table(found))[2:] == [
+        "| `cam` | a | 0 | 0 |",
+        "| `cam` | b | 3.1e-06 | 1e-05 |",
+        "| `cam` | b | 2.0e-06 | 1e-01 |",
+    ]
+
+
 def test_each_setting_has_its_row_with_its_description():
-    text = (REFERENCE / "settings.md").read_text(encoding="utf-8")
+    text = read("settings.md")
     for name, field in Settings.model_fields.items():
         assert re.search(
             rf"^\| `HEATBOX_{name.upper()}` \| .* \| {re.escape(field.description or '')} \|$",
@@ -92,7 +171,7 @@ def test_each_setting_has_its_row_with_its_description():
 
 
 def test_each_field_of_a_card_has_its_row_with_its_description():
-    text = (REFERENCE / "model-card.md").read_text(encoding="utf-8")
+    text = read("model-card.md")
     for name, field in Card.model_fields.items():
         assert re.search(
             rf"^\| `{name}` \| .* \| {re.escape(field.description or '')} \|$", text, re.MULTILINE
@@ -100,7 +179,7 @@ def test_each_field_of_a_card_has_its_row_with_its_description():
 
 
 def test_each_error_code_has_its_row_with_its_sentence():
-    text = (REFERENCE / "errors.md").read_text(encoding="utf-8")
+    text = read("errors.md")
     for error in error_classes():
         sentence = (error.__doc__ or "").splitlines()[0]
         assert f"| `{error.code}` | {sentence} | " in text

@@ -22,11 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
-__all__ = ["BoxFitter", "Classifier", "Evidence", "Explainer", "Fit", "HeadGradients"]
+__all__ = [
+    "BoxFitter",
+    "Classifier",
+    "Embedded",
+    "Evidence",
+    "Examples",
+    "Explainer",
+    "Fit",
+    "FittedExplainer",
+    "HeadGradients",
+]
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,34 @@ class HeadGradients:
     maps: "Tensor"
     gradients: "Tensor"
     logits: "Tensor"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Feature maps and embeddings of the same pictures.
+
+    Attributes:
+        maps: (N, K, h, w) float32, A.
+        embeddings: (N, D) float32, e: what the last linear layer reads.
+    """
+
+    maps: "Tensor"
+    embeddings: "Tensor"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A batch of pictures with what people know about them, for `fit`.
+
+    Attributes:
+        images: (N, 3, H, W) float32, normalised as the classifier wants it.
+        targets: (M, 2) int64, rows of (image index, class index): what is in them. A picture may have no row.
+        boxes: (M, 4) float32, xyxy in input pixels, far edges exclusive, one for each row; NaN where it is not known.
+    """
+
+    images: "Tensor"
+    targets: "Tensor"
+    boxes: "Tensor"
 
 
 class Classifier(Protocol):
@@ -67,6 +105,10 @@ class Classifier(Protocol):
     def version(self) -> str:
         """Content id of the weights and of all that changes the function."""
 
+    @property
+    def state(self) -> "Mapping[str, Tensor]":
+        """What the explainer's own `fit` returned for this classifier; empty where it has none."""
+
     def logits(self, images: "Tensor") -> "Tensor":
         """Return class scores before the softmax, no graph: (N, 3, H, W) -> (N, C)."""
 
@@ -82,8 +124,19 @@ class Classifier(Protocol):
     def feature_maps(self, images: "Tensor", layer: str = "auto") -> "Tensor":
         """Return a layer's output, no graph: (N, 3, H, W) -> (N, K, h, w)."""
 
+    def embed(self, images: "Tensor", layer: str = "auto") -> Embedded:
+        """Return a layer's output and the embeddings from one forward pass, no graph.
+
+        The embedding is what the last linear layer reads, or where there is none the mean of the feature layer's maps.
+        """
+
     def head_gradients(self, images: "Tensor", targets: "Tensor", layer: str = "auto") -> HeadGradients:
         """Return maps and gradients of each target from one forward pass; only the head records a graph."""
+
+    def layer_gradients(
+        self, images: "Tensor", targets: "Tensor", layers: "Sequence[str]"
+    ) -> tuple[HeadGradients, ...]:
+        """Return maps and gradients at several layers, from one forward pass; the graph begins at the first to run."""
 
     def gap_weights(self, layer: str = "auto") -> "Tensor | None":
         """Return W (C, K) where logits = W GAP(A) + b holds numerically for the layer, else None."""
@@ -98,12 +151,15 @@ class Evidence:
         masks: (M, H, W) bool.
         boxes: M tensors (B, 4) float32, xyxy in input pixels, far edges exclusive.
         scores: M tensors (B,) float32 in [0, 1]; only with boxes.
+        confidences: (M,) float32 in [0, 1], how sure the explainer itself is that the target is there; it takes the
+            place of the classifier's probability. None: it has no opinion.
     """
 
     heatmaps: "Tensor | None" = None
     masks: "Tensor | None" = None
     boxes: "Sequence[Tensor] | None" = None
     scores: "Sequence[Tensor] | None" = None
+    confidences: "Tensor | None" = None
 
     def __post_init__(self) -> None:
         given = [name for name in ("heatmaps", "masks", "boxes") if getattr(self, name) is not None]
@@ -120,7 +176,11 @@ class Explainer(Protocol):
     """Turns images and target classes into evidence.
 
     It may also have `supports(classifier) -> str | None`: why it cannot explain this network, in words, or None.
+    It may have `watches(classifier) -> Sequence[str]`: the layers whose gradients it asks for, so that the forward pass
+    that chooses the classes records them too.
     `class_agnostic: ClassVar[bool] = True` says that it gives every class of a picture the same map.
+    `box_threshold: ClassVar[float]` is the threshold that suits its heat, where it is far from what suits CAMs.
+    One with `fit` is a `FittedExplainer`.
     """
 
     def __call__(self, classifier: Classifier, images: "Tensor", targets: "Tensor") -> Evidence:
@@ -133,6 +193,30 @@ class Explainer(Protocol):
 
         Returns:
             Evidence with M entries.
+        """
+
+
+class FittedExplainer(Explainer, Protocol):
+    """An explainer that learns something about a classifier once, before it explains.
+
+    `heatbox fit` calls `fit` and keeps what it returns beside the weights of that version; from then on it is handed
+    back as `classifier.state`. The state's content is part of the version of every prediction.
+    `label: ClassVar[str] = "..."` says that it finds one kind of thing that is no class of the classifier: it is asked
+    for one target a picture, whose class index means nothing, and its regions have this label.
+    """
+
+    def fit(self, classifier: Classifier, examples: "Iterable[Examples]") -> "Mapping[str, Tensor]":
+        """Learn from examples; the same examples and options give the same state.
+
+        Args:
+            classifier: as in a call; it must be left as it was found.
+            examples: batches, which may be gone through several times, in the same order.
+
+        Returns:
+            Tensors by name.
+
+        Raises:
+            NotFittedError: there is too little to learn from; says what is needed.
         """
 
 
@@ -163,4 +247,4 @@ class BoxFitter(Protocol):
         """Fit boxes to a heatmap (H, W) with values in [0, 1] (see `heatbox.heatmaps.normalise`)."""
 
 
-Head = Literal["softmax", "sigmoid"]
+Head = Literal["softmax", "sigmoid", "arcface"]

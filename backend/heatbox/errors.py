@@ -8,6 +8,7 @@
     │   ├── PictureTooLargeError        picture-too-large
     │   └── AddressRefusedError         address-refused
     ├── TasksFileError                  tasks-file
+    ├── DatasetError                    dataset
     ├── LabelError
     │   ├── LabelConfigError            label-config
     │   ├── LabelUnknownError           label-unknown
@@ -22,6 +23,7 @@
     │   ├── PluginBrokenError           plugin-broken
     │   ├── OptionError                 plugin-option
     │   ├── UnsupportedError            explainer-unsupported
+    │   ├── NotFittedError              explainer-not-fitted
     │   └── EvidenceError               evidence-invalid
     ├── ServiceError
     │   ├── RequestError                request
@@ -39,6 +41,7 @@ from typing import ClassVar
 
 __all__ = [
     "AddressRefusedError",
+    "DatasetError",
     "DeadlineError",
     "EvidenceError",
     "HeatboxError",
@@ -51,6 +54,7 @@ __all__ = [
     "ModelError",
     "ModelInvalidError",
     "ModelNotFoundError",
+    "NotFittedError",
     "OptionError",
     "OutputError",
     "PictureError",
@@ -135,6 +139,12 @@ class TasksFileError(HeatboxError):
     code = "tasks-file"
 
 
+class DatasetError(HeatboxError):
+    """A data set with labels or boxes cannot be read, or nothing in it can be used."""
+
+    code = "dataset"
+
+
 class LabelError(HeatboxError):
     """The labels of the classifier and of the project do not fit together."""
 
@@ -217,6 +227,12 @@ class UnsupportedError(PluginError):
     """The explainer does not work with this network."""
 
     code = "explainer-unsupported"
+
+
+class NotFittedError(PluginError):
+    """The explainer must first learn from examples, and has not, or could not."""
+
+    code = "explainer-not-fitted"
 
 
 class EvidenceError(PluginError):

@@ -44,7 +44,7 @@ class Card(BaseModel):
     format: Literal[1] = 1
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="Name in the store.")
     architecture: str = Field(
-        min_length=1, description="`torchvision/<name>` or another registered family, e.g. `heatbox/tiny`."
+        min_length=1, description="`torchvision/<name>`, `timm/<name>` or `heatbox/tiny`."
     )
     architecture_options: dict[str, Any] = Field(
         default={}, description="Keyword arguments of its constructor."
@@ -55,7 +55,14 @@ class Card(BaseModel):
     std: PositiveChannels = Field(
         default=(0.229, 0.224, 0.225), description="RGB standard deviation in [0, 1]."
     )
-    head: Head = Field(default="softmax", description="`softmax`: one class per picture; `sigmoid`: several.")
+    head: Head = Field(
+        default="softmax",
+        description="`softmax`: one class per picture; `sigmoid`: several; `arcface`: the last linear layer compares "
+        "embeddings with class vectors by their cosine.",
+    )
+    head_scale: float = Field(
+        default=30.0, gt=0, description="ArcFace's s, which the cosines are multiplied by."
+    )
     feature_layer: str = Field(default="", description="Module to explain; found by a probe when empty.")
     padding: Literal["torchvision", "tf_same"] = Field(
         default="torchvision", description="`tf_same`: strided convolutions pad as TensorFlow's SAME does."
@@ -137,9 +144,13 @@ def _read_own_card(path: Path) -> Card:
 
 def _card_error(error: ValidationError, name: str = "model card") -> ModelInvalidError:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "file"
+    where = ".".join(str(part) for part in first["loc"])
+    reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "string_pattern_mismatch":
+        reason = "letters, digits, '.', '_' and '-' only, at most 100, a letter or digit first"
     return ModelInvalidError(
-        f"{name}: {where}: {first['msg']}.", "The fields of a card are in docs/reference/model-card.md."
+        f"{name}: {where}: {reason}." if where else f"{name}: {reason}.",
+        "The fields of a card are in docs/reference/model-card.md.",
     )
 
 
@@ -165,6 +176,11 @@ class ModelStore:
         if found:
             return _read_own_card(found[-1])
         names = sorted({path.parts[-3] for path in paths})
+        if name in names:
+            versions = ", ".join(path.parts[-2] for path in paths if path.parts[-3] == name)
+            raise ModelNotFoundError(
+                f"No version {version!r} of {name!r} in the store.", f"It has: {versions}."
+            )
         close = get_close_matches(name, names, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else f"Registered are: {', '.join(names) or 'none'}."
         raise ModelNotFoundError(

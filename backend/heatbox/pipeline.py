@@ -12,16 +12,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
+from heatbox.fitted import FittedState
 from heatbox.models import Card
 
-__all__ = ["DEFAULT_THRESHOLD", "Normalisation", "Pipeline", "pipeline_for"]
-
-DEFAULT_THRESHOLD = 0.3
+__all__ = ["Normalisation", "Pipeline", "pipeline_for"]
 
 Normalisation = Literal["max", "minmax"]
 
-# Fields that came after the first predictions were made: while they are off, the version stays as it was.
-_SELF_CHECK = ("min_mask_iou", "min_crop_probability")
+# Fields that came after the first predictions were made: while they are not set, the version stays as it was.
+_LATER = ("min_mask_iou", "min_crop_probability", "state", "own_label")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ class Pipeline:
     Attributes:
         model: `name@version` of a model in the store.
         explainer: entry-point name, with the options that differ from or repeat its defaults.
-        fitter: entry-point name of the box fitter, with its options.
+        fitter: entry-point name of the box fitter, with its options. Where these name no threshold it is the
+            explainer's own, else the model card's, else the fitter's default.
         normalisation: how heatmaps become [0, 1] (see `heatbox.heatmaps.normalise`).
         min_probability: classes below are not explained; ignored for labels that were asked for.
         max_labels: at most so many classes per picture; ignored for labels that were asked for.
@@ -40,10 +40,12 @@ class Pipeline:
         min_mask_iou: a box is kept where its IoU with its part of the mask is at least this; 0 = not checked.
         min_crop_probability: a box is kept where its crop, classified again, has its label with at least this
             probability; 0 = not checked.
+        state: id of what the explainer has learnt about the model (see `heatbox.fitted`); empty: nothing.
+        own_label: under which the explainer's finds are, in place of the model's classes; empty: it has none.
     """
 
     model: str
-    explainer: str = "grad_cam"
+    explainer: str = "fused_cam"
     explainer_options: Mapping[str, Any] = field(default_factory=dict)
     fitter: str = "components"
     fitter_options: Mapping[str, Any] = field(default_factory=dict)
@@ -54,6 +56,8 @@ class Pipeline:
     label_map: tuple[tuple[str, str], ...] = ()
     min_mask_iou: float = 0.0
     min_crop_probability: float = 0.0
+    state: str = ""
+    own_label: str = ""
 
     def __post_init__(self) -> None:
         for name in ("explainer_options", "fitter_options"):
@@ -70,11 +74,11 @@ class Pipeline:
         return f"heatbox-{self.explainer}-{name}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the pipeline as JSON-ready values; the self-check is named only where it is on."""
+        """Return the pipeline as JSON-ready values; later fields are named only where they are set."""
         plain = {
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in ((name, getattr(self, name)) for name in self.__dataclass_fields__)
-            if value or name not in _SELF_CHECK
+            if value or name not in _LATER
         }
         return {**plain, "labels": list(self.labels), "label_map": [list(pair) for pair in self.label_map]}
 
@@ -85,8 +89,16 @@ class Pipeline:
         return cls(**{**value, "labels": tuple(value["labels"]), "label_map": pairs})
 
 
-def pipeline_for(card: Card, threshold: float | None = None, **choices: Any) -> Pipeline:  # noqa: ANN401 - Pipeline's fields
-    """Return the pipeline of a model; its box threshold is the one given, else the card's, else 0.3 of the maximum."""
-    chosen = threshold or card.box_threshold or DEFAULT_THRESHOLD
-    options = {"threshold": chosen, **choices.pop("fitter_options", {})}
-    return Pipeline(model=card.id, fitter_options=options, **choices)
+def pipeline_for(
+    card: Card,
+    threshold: float | None = None,
+    state: FittedState | None = None,
+    **choices: Any,  # noqa: ANN401 - Pipeline's fields
+) -> Pipeline:
+    """Return the pipeline of a model; with a state, the explainer has the options that it was fitted with."""
+    if threshold is not None:
+        choices["fitter_options"] = {"threshold": threshold, **choices.get("fitter_options", {})}
+    if state is not None:
+        choices["explainer_options"] = {**state.options, **choices.get("explainer_options", {})}
+        choices |= {"state": state.id, "own_label": state.label}
+    return Pipeline(model=card.id, **choices)

@@ -7,7 +7,7 @@ one that fails to import is listed with its error and harms nobody. Built-ins ar
 import dataclasses
 import importlib.metadata
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, cast
@@ -44,13 +44,23 @@ class Option:
 
 @dataclass(frozen=True)
 class PluginDescription:
-    """A registered plugin as `heatbox explainers` lists it; `error` is None when it can be used."""
+    """A registered plugin as `heatbox explainers` lists it.
+
+    Attributes:
+        name: of its entry point.
+        distribution: that it comes from, with its `version`.
+        summary: first line of its docstring.
+        options: fields of its dataclass.
+        learns: it must be fitted for each model before it is used.
+        error: why it cannot be used, or None.
+    """
 
     name: str
     distribution: str
     version: str
     summary: str = ""
     options: tuple[Option, ...] = ()
+    learns: bool = False
     error: str | None = None
 
 
@@ -80,7 +90,7 @@ def make_box_fitter(name: str, options: Mapping[str, Any]) -> BoxFitter:
     return cast("BoxFitter", _make(BOX_FITTERS, name, options))
 
 
-def parse_options(pairs: list[str]) -> dict[str, str]:
+def parse_options(pairs: Iterable[str]) -> dict[str, str]:
     """Read `NAME=VALUE` texts of a command line; values stay text until the plugin's types are known."""
     options = {}
     for pair in pairs:
@@ -173,7 +183,7 @@ def _describe(entry: importlib.metadata.EntryPoint) -> PluginDescription:
         if field.init
     )
     summary = next(iter((plugin.__doc__ or "").strip().splitlines()), "")
-    return PluginDescription(entry.name, owner, version, summary, options)
+    return PluginDescription(entry.name, owner, version, summary, options, learns=hasattr(plugin, "fit"))
 
 
 def _type_name(annotation: object) -> str:

@@ -4,19 +4,21 @@
 predictions carry.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from heatbox.errors import ModelNotFoundError, PluginNotFoundError, SettingsError
+from heatbox.fitted import FittedState, find_state, require_options
 from heatbox.label_config import Control, LabelTag
 from heatbox.labels import LabelMap, map_labels
 from heatbox.ledger import Ledger
 from heatbox.models import Card, ModelStore
 from heatbox.pipeline import Pipeline, pipeline_for
-from heatbox.plugins import BOX_FITTERS, EXPLAINERS, plugin_names
+from heatbox.plugins import BOX_FITTERS, EXPLAINERS, parse_options, plugin_names
 from heatbox.settings import Settings
 
-__all__ = ["Serving", "check_choices", "every_class", "serve_project", "serving_model"]
+__all__ = ["Serving", "check_choices", "every_class", "label_names", "serve_project", "serving_model"]
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,21 @@ def serve_project(settings: Settings, store: ModelStore, ledger: Ledger, control
     Raises:
         ModelNotFoundError: no model is active, or it is not in the store.
         PluginNotFoundError: no explainer or box fitter has the name that the settings give.
+        OptionError: an option is not written as NAME=VALUE.
+        NotFittedError: the explainer was fitted with another option.
         LabelError: labels and classes do not fit together.
     """
     card = serving_model(settings, store, ledger)
     _check_registered(EXPLAINERS, settings.explainer)
     _check_registered(BOX_FITTERS, settings.fitter)
+    state = find_state(store, card, settings.explainer)
+    if state is not None:
+        require_options(state, parse_options(settings.explainer_options))
+    names = label_names(card, state)
     if control is None:
-        return Serving(_pipeline(settings, card, ()), every_class(card))
-    label_map = _label_map(card.labels, control)
-    return Serving(_pipeline(settings, card, label_map.pairs), control, label_map.warnings)
+        return Serving(_pipeline(settings, card, state, ()), every_class(names))
+    label_map = _label_map(names, control)
+    return Serving(_pipeline(settings, card, state, label_map.pairs), control, label_map.warnings)
 
 
 def serving_model(settings: Settings, store: ModelStore, ledger: Ledger) -> Card:
@@ -72,21 +80,34 @@ def serving_model(settings: Settings, store: ModelStore, ledger: Ledger) -> Card
     return store.find(reference)
 
 
-def _pipeline(settings: Settings, card: Card, label_map: tuple[tuple[str, str], ...]) -> Pipeline:
+def label_names(card: Card, state: FittedState | None) -> tuple[str, ...]:
+    """Return what finds can be called: the classes of the model, or the explainer's own label."""
+    return (state.label,) if state is not None and state.label else card.labels
+
+
+def _pipeline(
+    settings: Settings, card: Card, state: FittedState | None, label_map: tuple[tuple[str, str], ...]
+) -> Pipeline:
     return pipeline_for(
         card,
         threshold=settings.threshold,
+        state=state,
         explainer=settings.explainer,
+        explainer_options=parse_options(settings.explainer_options),
         fitter=settings.fitter,
+        fitter_options=parse_options(settings.fitter_options),
+        normalisation=settings.normalisation,
+        min_mask_iou=settings.min_mask_iou,
+        min_crop_probability=settings.min_crop_probability,
         min_probability=settings.min_probability,
         max_labels=settings.max_labels,
         label_map=label_map,
     )
 
 
-def every_class(card: Card, data_key: str = "image") -> Control:
-    """Return the control of a project that has every class of the model as a label."""
-    return Control("label", "image", tuple(LabelTag(label) for label in card.labels), data_key)
+def every_class(names: Sequence[str], data_key: str = "image") -> Control:
+    """Return the control of a project that has every class as a label."""
+    return Control("label", "image", tuple(LabelTag(name) for name in names), data_key)
 
 
 @lru_cache(32)  # asked for twice per request, and a thousand classes against many labels take seconds
@@ -102,12 +123,14 @@ def check_choices(settings: Settings) -> None:
     Raises:
         ModelNotFoundError: the store has no such model.
         PluginNotFoundError: no plugin has the name.
+        OptionError: an option is not written as NAME=VALUE.
         SettingsError: a local root is not a folder.
     """
     if settings.model:
         ModelStore(settings.store_path).find(settings.model)
     _check_registered(EXPLAINERS, settings.explainer)
     _check_registered(BOX_FITTERS, settings.fitter)
+    parse_options([*settings.explainer_options, *settings.fitter_options])
     for root in settings.local_roots:
         if not root.is_dir():
             raise SettingsError(f"{root} is not a folder.", "Correct --root or HEATBOX_LOCAL_ROOTS.")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -38,14 +38,35 @@ class Settings(BaseModel):
     model: str = Field(
         default="", description="Model for the service, name or name@version; default: the active one."
     )
-    explainer: str = Field(default="grad_cam", description="Explainer for the service.")
+    explainer: str = Field(default="fused_cam", description="Explainer for the service.")
+    explainer_options: tuple[str, ...] = Field(
+        default=(), description="Its options, NAME=VALUE, separated by spaces."
+    )
     fitter: str = Field(default="components", description="Box fitter for the service.")
+    fitter_options: tuple[str, ...] = Field(
+        default=(), description="Its options, NAME=VALUE, separated by spaces."
+    )
+    normalisation: Literal["max", "minmax"] = Field(
+        default="max", description="How heatmaps become [0, 1]: max or minmax."
+    )
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
-        description="Box threshold as part of the heatmap's maximum; default: the model card's, then 0.3.",
+        description="Box threshold as part of the heatmap's maximum; default: the explainer's, the card's, then 0.2.",
     )
     min_probability: float = Field(default=0.25, ge=0, le=1, description="Classes below are not explained.")
     max_labels: int = Field(default=3, ge=1, description="At most so many classes per picture.")
+    min_mask_iou: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Boxes whose IoU with their part of the mask is lower are rejected.",
+    )
+    min_crop_probability: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Boxes whose crop has their label with less probability are rejected.",
+    )
     predict_deadline: float = Field(
         default=80.0, gt=0, description="Seconds after which /predict answers with what is ready."
     )
@@ -64,6 +85,11 @@ class Settings(BaseModel):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("explainer_options", "fitter_options", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        return tuple(value.split()) if isinstance(value, str) else value
 
     @property
     def store_path(self) -> Path:

@@ -5,14 +5,15 @@ their own. An adapter is a captum object made inside the call, one `attribute`, 
 """
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from heatbox.errors import UnsupportedError
 
-__all__ = ["require_captum", "seeded", "why_no_captum"]
+__all__ = ["attribute_each", "require_captum", "seeded", "why_no_captum"]
 
 _REASON = "captum is not installed"
 _REMEDY = "pip install 'heatbox[captum]'"
@@ -27,6 +28,25 @@ def require_captum() -> None:
     """Raise UnsupportedError unless captum is installed."""
     if why_no_captum():
         raise UnsupportedError(f"{_REASON}.", f"Run: {_REMEDY}")
+
+
+def attribute_each(images: Tensor, targets: Tensor, attribute: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Return each target's attribution with gradients on: (N, 3, H, W), (M, 2) -> (M, 3, H, W).
+
+    Args:
+        images: (N, 3, H, W).
+        targets: (M, 2), rows of (image index, class index).
+        attribute: called with one image (1, 3, H, W) and a class index, returns (1, 3, H, W).
+
+    Raises:
+        UnsupportedError: captum is not installed.
+    """
+    require_captum()
+    found = torch.zeros(len(targets), *images.shape[1:], device=images.device)
+    for row, (image, target) in enumerate(targets.tolist()):
+        with torch.enable_grad():
+            found[row] = attribute(images[image : image + 1], target)[0].detach()
+    return found
 
 
 @contextmanager

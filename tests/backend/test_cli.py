@@ -282,7 +282,7 @@ def test_a_model_is_added_and_annotates_and_one_bad_picture_is_exit_code_1(home,
     assert answer.returncode == 1
     assert "[bad].png" in answer.stderr
     assert "error picture-unreadable" in answer.stderr
-    assert "1 of 2 pictures annotated with heatbox-grad_cam-tiny-" in answer.stdout
+    assert "1 of 2 pictures annotated with heatbox-fused_cam-tiny-" in answer.stdout
     assert len(json.loads(out.read_text())) == 1
 
 

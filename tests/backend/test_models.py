@@ -214,7 +214,6 @@ def test_a_model_is_found_by_name_version_or_the_start_of_it(store):
     [
         ("tinny", "Did you mean 'tiny'?"),
         ("zzz", "Registered are: tiny."),
-        ("tiny@zzz", "Did you mean 'tiny'?"),
         ("../models/tiny", "Registered are: tiny."),
         ("*", "Registered are: tiny."),
         ("", "Registered are: tiny."),
@@ -226,6 +225,14 @@ def test_an_unknown_model_comes_with_the_nearest_name(store, reference, hint):
         store.find(reference)
     assert caught.value.sentence == f"No model {reference!r} in the store."
     assert caught.value.remedy == f"{hint} Add one with `heatbox models add`."
+
+
+def test_an_unknown_version_comes_with_those_that_there_are(store):
+    card = publish(store)
+    with pytest.raises(ModelNotFoundError) as caught:
+        store.find("tiny@zzz")
+    assert caught.value.sentence == "No version 'zzz' of 'tiny' in the store."
+    assert caught.value.remedy == f"It has: {card.version}."
 
 
 def test_an_empty_or_missing_store_has_no_models(store):

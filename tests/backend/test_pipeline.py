@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
+from heatbox.fitted import FittedState
 from heatbox.models import Card
-from heatbox.pipeline import DEFAULT_THRESHOLD, Pipeline, pipeline_for
+from heatbox.pipeline import Pipeline, pipeline_for
 
 PIPELINE = Pipeline(
     model="mobilenet_v2@0123456789ab",
@@ -30,6 +32,8 @@ CHANGES = {
     "label_map": (("tabby", "Cat"),),
     "min_mask_iou": 0.5,
     "min_crop_probability": 0.2,
+    "state": "0123456789ab",
+    "own_label": "anomaly",
 }
 
 
@@ -57,6 +61,12 @@ def test_a_self_check_that_is_off_is_not_named_so_that_older_versions_stay():
     assert dataclasses.replace(PIPELINE, min_mask_iou=0.5).as_dict()["min_mask_iou"] == 0.5
 
 
+def test_what_no_explainer_has_learnt_is_not_named_so_that_older_versions_stay():
+    assert PIPELINE.as_dict().keys().isdisjoint({"state", "own_label"})
+    fitted = dataclasses.replace(PIPELINE, state="0123456789ab", own_label="anomaly")
+    assert (fitted.as_dict()["state"], fitted.as_dict()["own_label"]) == ("0123456789ab", "anomaly")
+
+
 @pytest.mark.parametrize(
     "pipeline",
     [
@@ -64,6 +74,7 @@ def test_a_self_check_that_is_off_is_not_named_so_that_older_versions_stay():
         Pipeline("tiny@0"),
         Pipeline("tiny@0", labels=("a", "b")),
         Pipeline("tiny@0", min_mask_iou=0.5, min_crop_probability=0.2),
+        Pipeline("tiny@0", state="0123456789ab", own_label="anomaly"),
     ],
 )
 def test_a_pipeline_survives_json_with_its_version(pipeline):
@@ -73,7 +84,7 @@ def test_a_pipeline_survives_json_with_its_version(pipeline):
 
 
 def test_the_version_is_readable_and_safe_in_any_file_name_or_address():
-    assert Pipeline("my model/ä@0").version.startswith("heatbox-grad_cam-my-model-")
+    assert Pipeline("my model/ä@0").version.startswith("heatbox-fused_cam-my-model-")
 
 
 def test_later_changes_to_the_given_options_do_not_reach_the_pipeline():
@@ -85,14 +96,11 @@ def test_later_changes_to_the_given_options_do_not_reach_the_pipeline():
         pipeline.fitter_options["threshold"] = 0.5
 
 
-@pytest.mark.parametrize(
-    ("given", "of_card", "used"),
-    [(0.5, 0.2, 0.5), (None, 0.2, 0.2), (0.5, None, 0.5), (None, None, DEFAULT_THRESHOLD)],
-)
-def test_the_threshold_is_the_one_given_then_the_cards_then_the_default(given, of_card, used):
-    card = Card(name="m", architecture="heatbox/tiny", labels=("a",), input_size=64, box_threshold=of_card)
+@pytest.mark.parametrize(("given", "options"), [(0.5, {"threshold": 0.5}), (None, {})])
+def test_a_threshold_is_in_the_pipeline_only_when_it_was_given(given, options):
+    card = Card(name="m", architecture="heatbox/tiny", labels=("a",), input_size=64, box_threshold=0.2)
     pipeline = pipeline_for(card, given, explainer="cam")
-    assert pipeline.fitter_options == {"threshold": used}
+    assert pipeline.fitter_options == options
     assert (pipeline.model, pipeline.explainer) == (card.id, "cam")
 
 
@@ -100,3 +108,12 @@ def test_a_threshold_among_the_fitters_options_wins():
     card = Card(name="m", architecture="heatbox/tiny", labels=("a",), input_size=64)
     pipeline = pipeline_for(card, 0.5, fitter_options={"threshold": 0.6, "max_boxes": 2})
     assert pipeline.fitter_options == {"threshold": 0.6, "max_boxes": 2}
+
+
+def test_an_explainer_that_learnt_has_the_options_that_it_learnt_with():
+    card = Card(name="m", architecture="heatbox/tiny", labels=("a",), input_size=64)
+    state = FittedState("anomaly", "0123456789ab", Path("state"), {"bank": 7, "seed": 1}, "anomaly", 3)
+    pipeline = pipeline_for(card, state=state, explainer="anomaly", explainer_options={"seed": 1})
+    assert pipeline.explainer_options == {"bank": 7, "seed": 1}
+    assert (pipeline.state, pipeline.own_label) == ("0123456789ab", "anomaly")
+    assert pipeline_for(card, explainer="anomaly").state == ""

@@ -175,7 +175,7 @@ def test_what_is_no_pair_is_no_option(text):
     ("option", "remedy"),
     [
         ("treshold", "Did you mean 'threshold'?"),
-        ("zzz", "Its options are: threshold, min_area, min_score, max_boxes."),
+        ("zzz", "Its options are: threshold, min_area, min_score, max_boxes, trim."),
     ],
 )
 def test_an_unknown_option_comes_with_a_suggestion(option, remedy):

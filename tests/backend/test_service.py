@@ -51,7 +51,7 @@ def test_setup_names_the_version_whatever_the_extra_params_are(client, extra_par
     body = {"project": "1.17", "schema": CONFIG, "access_token": "x", "extra_params": extra_params}
     answer = client.post("/setup", json=body)
     assert answer.status_code == 200
-    assert answer.json()["model_version"].startswith("heatbox-grad_cam-tiny-")
+    assert answer.json()["model_version"].startswith("heatbox-fused_cam-tiny-")
     assert client.get("/versions").json() == {"versions": [answer.json()["model_version"]]}
 
 

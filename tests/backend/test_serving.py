@@ -1,8 +1,12 @@
+import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from heatbox.errors import LabelUnknownError, ModelNotFoundError, PluginNotFoundError, SettingsError
+from heatbox.fitted import HEADER, publish_state
 from heatbox.label_config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
 from heatbox.models import ModelStore
@@ -15,10 +19,13 @@ def serve(tmp_path, tiny_store):
     """Serve a project with these labels and settings."""
 
     def serve(labels=(), ledger=None, **settings):
-        chosen = Settings(home=tmp_path, store=tiny_store, **{"model": "tiny", **settings})
+        chosen = Settings(home=tmp_path, **{"store": tiny_store, "model": "tiny", **settings})
         control = parse_label_config(make_label_config(labels)).control if labels else None
         return serve_project(
-            chosen, ModelStore(tiny_store), ledger or Ledger(f"sqlite:///{tmp_path}/ledger.sqlite"), control
+            chosen,
+            ModelStore(chosen.store_path),
+            ledger or Ledger(f"sqlite:///{tmp_path}/ledger.sqlite"),
+            control,
         )
 
     return serve
@@ -93,3 +100,58 @@ def test_what_is_not_there_is_told_before_anything_starts(tmp_path, changes, err
 
 def test_no_model_yet_is_no_reason_not_to_start(tmp_path):
     check_choices(Settings(home=tmp_path))
+
+
+@pytest.fixture
+def fitted(tmp_path, tiny_store):
+    """Return what makes `anomaly` learn about the model of a store of this test's own, each time a second later."""
+    store = ModelStore(shutil.copytree(tiny_store, tmp_path / "own"))
+    times = iter(range(1_000_000_000, 1_000_000_100))
+
+    def fit(**options):
+        about = {"explainer": "anomaly", "options": options, "label": "anomaly", "examples": 3}
+        header = json.dumps({"__metadata__": {HEADER: json.dumps(about)}}).encode()
+        content = len(header).to_bytes(8, "little") + header
+        write = lambda path: path.write_bytes(content)  # noqa: E731 - said once
+        state = publish_state(store, store.find("tiny"), "anomaly", write)
+        os.utime(state.path, (next(times),) * 2)
+        return state
+
+    fit.store = store.folder
+    return fit
+
+
+def test_an_explainer_with_a_label_of_its_own_serves_that_label(serve, fitted):
+    state = fitted(bank=7)
+    serving = serve(["zebra", "Anomaly"], explainer="anomaly", store=fitted.store)
+    assert serving.pipeline.label_map == (("anomaly", "Anomaly"),)
+    assert serving.pipeline.explainer_options == {"bank": 7}
+    assert (serving.pipeline.own_label, serving.pipeline.state) == ("anomaly", state.id)
+    assert any("zebra" in warning for warning in serving.warnings)
+
+
+def test_without_a_label_config_its_own_label_is_the_only_one(serve, fitted):
+    fitted()
+    assert serve(explainer="anomaly", store=fitted.store).control.label_names == ("anomaly",)
+    assert serve(store=fitted.store).control.label_names == ("cat", "dog", "bird")
+
+
+def test_classes_are_no_labels_of_an_explainer_with_its_own(serve, fitted):
+    fitted()
+    with pytest.raises(LabelUnknownError):
+        serve(["cat"], explainer="anomaly", store=fitted.store)
+
+
+def test_learning_again_is_another_version_and_leaves_other_explainers_alone(serve, fitted):
+    def versions():
+        return [
+            serve(["anomaly", "cat"], explainer=name, store=fitted.store).pipeline.version
+            for name in ("anomaly", "fused_cam")
+        ]
+
+    fitted(bank=7)
+    before = versions()
+    fitted(bank=8)
+    after = versions()
+    assert before[0] != after[0]
+    assert before[1] == after[1] == serve(["anomaly", "cat"]).pipeline.version

@@ -46,7 +46,7 @@ def test_label_studio_retrieves_boxes_and_stores_each_once(studio, heatbox_up, t
     connected = studio.post("/api/ml", json={"project": project, "url": heatbox_up, "title": "heatbox"})
     connected.raise_for_status()
     version = studio.get(f"/api/ml/{connected.json()['id']}").json()["model_version"]
-    assert version.startswith("heatbox-grad_cam-tiny-")
+    assert version.startswith("heatbox-fused_cam-tiny-")
 
     for _ in range(2):  # the second retrieval asks again only for what has no prediction of this version
         answer = studio.post(

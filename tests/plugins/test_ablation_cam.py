@@ -15,11 +15,6 @@ from heatbox_plugins.explainers.ablation_cam import AblationCAM, measured_drops,
 LAYERS = [("resnet", "layer1"), ("squeezenet", "features.5"), ("squeezenet", "classifier.2")]
 
 
-def close(first, second, tolerance=1e-8):
-    """Compare relative to the larger map's size."""
-    return float((first - second).abs().max()) <= tolerance * float(second.abs().max())
-
-
 def exact(classifier, layer):
     """Return the same classifier in float64; what it knows of the layer's GAP head comes along."""
     head = classifier.gap_weights(layer)
@@ -37,27 +32,27 @@ def captums_drops(classifier, image, target, layer):
 
 
 @pytest.mark.parametrize(("network", "layer"), LAYERS)
-def test_ablation_cam_weights_by_captums_drops_over_the_score(network, layer, request, images):
-    classifier = exact(request.getfixturevalue(network), layer)
+def test_ablation_cam_weights_by_captums_drops_over_the_score(classifier, layer, images, agrees):
+    double = exact(classifier, layer)
     image, target = images[1:2].double(), 3
-    drops = captums_drops(classifier, image, target, layer)
-    score = classifier.logits(image)[0, target]
-    maps = classifier.feature_maps(image, layer)[0]
+    drops = captums_drops(double, image, target, layer)
+    score = double.logits(image)[0, target]
+    maps = double.feature_maps(image, layer)[0]
     expected = torch.einsum("k,khw->hw", drops / score.abs(), maps).relu()
-    ours = AblationCAM(layer)(classifier, images.double(), torch.tensor([[1, target]])).heatmaps
+    ours = AblationCAM(layer)(double, images.double(), torch.tensor([[1, target]])).heatmaps
     assert expected.max() > 0
-    assert close(ours[0], expected)
+    assert agrees(ours[0], expected, 1e-8, "captum LayerFeatureAblation")
 
 
 @pytest.mark.parametrize("network", ["resnet", "squeezenet"])
-def test_on_a_gap_network_the_closed_form_is_what_ablation_measures(network, request, images):
-    classifier = exact(request.getfixturevalue(network), "auto")
-    maps = classifier.feature_maps(images.double())
-    measured = measured_drops(classifier, images[:1].double(), maps[0], "auto", batch=64)
-    assert close(pooled_drops(classifier.gap_weights(), maps)[0], measured)
+def test_on_a_gap_network_the_closed_form_is_what_ablation_measures(classifier, images, close):
+    double = exact(classifier, "auto")
+    maps = double.feature_maps(images.double())
+    measured = measured_drops(double, images[:1].double(), maps[0], "auto", batch=64)
+    assert close(pooled_drops(double.gap_weights(), maps)[0], measured, 1e-8)
 
 
-def test_a_negative_score_does_not_turn_the_map_over(resnet, images):
+def test_a_negative_score_does_not_turn_the_map_over(resnet, images, close):
     classifier = exact(resnet, "auto")
     logits = classifier.logits(images.double())
     image, target = divmod(int(logits.argmin()), logits.shape[1])
@@ -65,24 +60,24 @@ def test_a_negative_score_does_not_turn_the_map_over(resnet, images):
     heatmap = AblationCAM()(classifier, images.double(), torch.tensor([[image, target]])).heatmaps[0]
     maps = classifier.feature_maps(images.double())[image]
     drops = pooled_drops(classifier.gap_weights(), maps[None])[0, :, target]
-    assert close(heatmap * -logits[image, target], torch.einsum("k,khw->hw", drops, maps).relu())
+    assert close(heatmap * -logits[image, target], torch.einsum("k,khw->hw", drops, maps).relu(), 1e-8)
 
 
 @pytest.mark.parametrize("batch", [1, 50, 1000])
-def test_the_size_of_a_batch_changes_nothing(batch, squeezenet, images, targets):
+def test_the_size_of_a_batch_changes_nothing(batch, squeezenet, images, targets, close):
     classifier = exact(squeezenet, "features.5")
     whole = AblationCAM("features.5")(classifier, images.double(), targets).heatmaps
     ours = AblationCAM("features.5", batch=batch)(classifier, images.double(), targets).heatmaps
-    assert close(ours, whole)
+    assert close(ours, whole, 1e-8)
 
 
-def test_each_target_gets_the_map_that_it_gets_alone(squeezenet, images, targets):
+def test_each_target_gets_the_map_that_it_gets_alone(squeezenet, images, targets, close):
     classifier = exact(squeezenet, "features.5")
     ours = AblationCAM("features.5")(classifier, images.double(), targets).heatmaps
     for row, (image, target) in enumerate(targets.tolist()):
         single = torch.tensor([[0, target]])
         alone = AblationCAM("features.5")(classifier, images[image : image + 1].double(), single).heatmaps
-        assert close(ours[row], alone[0])
+        assert close(ours[row], alone[0], 1e-8)
 
 
 def test_the_network_is_left_as_it_was_found(squeezenet, images, targets):

@@ -207,3 +207,33 @@ def test_maximum_iou_agrees_better_with_the_mask_than_the_largest_component():
 
     assert (best >= largest).all()
     assert best.mean() > np.mean(largest) + 0.05
+
+
+def test_a_thin_arm_of_heat_does_not_widen_the_box_of_a_component():
+    heatmap = map_with((0.8, 5, 5, 15, 15), (0.6, 15, 9, 17, 10))  # 100 pixels, and an arm of 2
+
+    assert Components()(heatmap).boxes.tolist() == [[5, 5, 15, 15]]
+    assert Components(trim=0)(heatmap).boxes.tolist() == [[5, 5, 17, 15]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("trim", [0.02, 0.1, 0.49])
+def test_trimming_leaves_at_most_its_part_outside_each_side_and_something_inside(seed, trim):
+    heatmap = gaussians(seed)
+    largest = {"min_area": 0.05, "max_boxes": 1}
+    whole, box = (
+        Components(trim=part, **largest)(heatmap).boxes[0].astype(int).tolist() for part in (0.0, trim)
+    )
+    mask = Components()(heatmap).mask
+    labels = connected_components(mask).labels
+    label = np.bincount(labels[whole[1] : whole[3], whole[0] : whole[2]].ravel())[1:].argmax() + 1
+    part, (x1, y1, x2, y2) = labels == label, box
+    for outside in (part[:, :x1], part[:, x2:], part[:y1], part[y2:]):
+        assert outside.sum() <= trim * part.sum()
+    assert part[y1:y2, x1:x2].size > 0
+
+
+@pytest.mark.parametrize("trim", [-0.1, 0.5, float("nan")])
+def test_trimming_takes_less_than_half_from_each_side(trim):
+    with pytest.raises(ValueError, match=r"trim must be at least 0 and below 0\.5"):
+        Components(trim=trim)

@@ -1,7 +1,9 @@
-"""Occlusion, SmoothGrad and integrated gradients equal captum's direct calls, and leave everything as it was."""
+"""Occlusion, SmoothGrad and integrated gradients equal captum's direct calls and their formulas by hand."""
 
+import itertools
 import sys
 
+import numpy as np
 import pytest
 import torch
 from captum import attr
@@ -19,14 +21,8 @@ QUICK = [
 each = pytest.mark.parametrize("explainer", QUICK, ids=lambda explainer: type(explainer).__name__)
 
 
-def close(first, second, tolerance=2e-5):
-    """Compare relative to the larger map's size."""
-    return float((first - second).abs().max()) <= tolerance * float(second.abs().max())
-
-
 @pytest.mark.parametrize("network", ["resnet", "squeezenet"])
-def test_occlusion_equals_captum(network, request, images, targets):
-    classifier = request.getfixturevalue(network)
+def test_occlusion_equals_captum(classifier, images, targets, close):
     heatmaps = Occlusion(window=0.5, step=0.25, batch=5)(classifier, images, targets).heatmaps
     captum = attr.Occlusion(classifier.network)
     for row, (image, target) in enumerate(targets.tolist()):
@@ -37,8 +33,7 @@ def test_occlusion_equals_captum(network, request, images, targets):
 
 
 @pytest.mark.parametrize("network", ["resnet", "squeezenet"])
-def test_smooth_grad_equals_captum(network, request, images, targets):
-    classifier = request.getfixturevalue(network)
+def test_smooth_grad_equals_captum(classifier, images, targets, close):
     heatmaps = SmoothGrad(samples=10, noise=0.1, blur=0, seed=7)(classifier, images, targets).heatmaps
     captum = attr.NoiseTunnel(attr.Saliency(classifier.network))
     for row, (image, target) in enumerate(targets.tolist()):
@@ -58,13 +53,58 @@ def test_smooth_grad_equals_captum(network, request, images, targets):
 
 
 @pytest.mark.parametrize("network", ["resnet", "squeezenet"])
-def test_integrated_gradients_equal_captum(network, request, images, targets):
-    classifier = request.getfixturevalue(network)
+def test_integrated_gradients_equal_captum(classifier, images, targets, close):
     heatmaps = IntegratedGradients(steps=12, blur=0)(classifier, images, targets).heatmaps
     captum = attr.IntegratedGradients(classifier.network)
     for row, (image, target) in enumerate(targets.tolist()):
         expected = captum.attribute(images[image : image + 1], target=target, n_steps=12)[0]
         assert close(heatmaps[row], expected.detach().abs().sum(0))
+
+
+def slopes(network, pictures, target):
+    """Return the gradient of a class's logit at each picture by torch.autograd: (N, 3, H, W) -> (N, 3, H, W)."""
+    with torch.enable_grad():
+        pixels = pictures.clone().requires_grad_()
+        return torch.autograd.grad(network(pixels)[:, target].sum(), pixels)[0]
+
+
+@pytest.mark.parametrize("network", ["resnet", "squeezenet"])
+def test_occlusion_is_the_mean_drop_of_the_squares_that_hide_a_pixel(classifier, images, agrees):
+    drops, hidden = torch.zeros(64, 64), torch.zeros(64, 64)
+    for top, left in itertools.product(range(0, 33, 16), repeat=2):
+        square = torch.zeros(64, 64)
+        square[top : top + 32, left : left + 32] = 1
+        drop = classifier.network(images[1:2])[0, 3] - classifier.network(images[1:2] * (1 - square))[0, 3]
+        drops, hidden = drops + drop * square, hidden + square
+    ours = Occlusion(window=0.5, step=0.25)(classifier, images, torch.tensor([[1, 3]])).heatmaps[0]
+    assert agrees(ours, drops / hidden, 1e-4, "squares by hand", "occlusion")
+
+
+@pytest.mark.parametrize("network", ["resnet", "squeezenet"])
+def test_smooth_grad_is_the_mean_gradient_of_noisy_copies(classifier, images, agrees):
+    image = images[1]
+    noise = torch.empty(8, 3, 64, 64).normal_(generator=torch.Generator().manual_seed(7))
+    noisy = image + 0.1 * (image.max() - image.min()) * noise
+    expected = slopes(classifier.network, noisy, 3).mean(0).abs().sum(0)
+    explainer = SmoothGrad(samples=8, noise=0.1, blur=0, seed=7)
+    ours = explainer(classifier, images, torch.tensor([[1, 3]])).heatmaps[0]
+    assert agrees(ours, expected, 2e-5, "torch.autograd by hand", "smooth_grad")
+
+
+@pytest.mark.parametrize("network", ["resnet", "squeezenet"])
+def test_integrated_gradients_are_gauss_legendre_sums_of_gradients(classifier, images, agrees):
+    image = images[1]
+    points, weights = (
+        torch.from_numpy(numbers).float() / 2 for numbers in np.polynomial.legendre.leggauss(12)
+    )
+    path = (points + 0.5).view(-1, 1, 1, 1) * image
+    integral = torch.einsum("s,schw->chw", weights, slopes(classifier.network, path, 3))
+    explainer = IntegratedGradients(steps=12, blur=0)
+    ours = explainer(classifier, images, torch.tensor([[1, 3]])).heatmaps[0]
+    expected = (image * integral).abs().sum(0)
+    assert agrees(
+        ours, expected, 2e-5, "torch.autograd and numpy's Gauss-Legendre rule", "integrated_gradients"
+    )
 
 
 def test_integrated_gradients_add_up_to_the_score_above_the_blank_pictures(squeezenet, images):
@@ -82,7 +122,7 @@ def test_classes_of_a_picture_share_the_occluded_passes(resnet, images, monkeypa
 
 
 @each
-def test_pictures_and_targets_do_not_touch_each_other(explainer, resnet, images, targets):
+def test_pictures_and_targets_do_not_touch_each_other(explainer, resnet, images, targets, close):
     together = explainer(resnet, images, targets).heatmaps
     assert together.shape == (4, 64, 64)
     assert not torch.allclose(together[0], together[3])

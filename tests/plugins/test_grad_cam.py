@@ -10,32 +10,25 @@ from heatbox_plugins.explainers.grad_cam import GradCAM
 LAYERS = [("resnet", "layer4"), ("resnet", "layer3"), ("mobilenet", "features.14"), ("vgg", "features.19")]
 
 
-def close(first, second, tolerance=2e-5):
-    """Compare relative to the larger map's size."""
-    return float((first - second).abs().max()) <= tolerance * float(second.abs().max())
-
-
 @pytest.mark.parametrize(("network", "layer"), LAYERS)
-def test_grad_cam_equals_captum(network, layer, request, images, targets):
-    classifier = request.getfixturevalue(network)
+def test_grad_cam_equals_captum(classifier, layer, images, targets, agrees):
     ours = GradCAM(layer=layer)(classifier, images, targets).heatmaps
     captum = LayerGradCam(classifier.network, classifier.network.get_submodule(layer))
     for row, (image, target) in enumerate(targets.tolist()):
         with torch.enable_grad():
             pixels = images[image : image + 1].clone().requires_grad_()
             expected = captum.attribute(pixels, target, relu_attributions=True)[0, 0].detach()
-        assert close(ours[row], expected)
+        assert agrees(ours[row], expected, 2e-5, "captum LayerGradCam")
 
 
 @pytest.mark.parametrize(("network", "layer"), LAYERS)
-def test_grad_cam_equals_torchcam(network, layer, request, images):
-    classifier = request.getfixturevalue(network)
+def test_grad_cam_equals_torchcam(classifier, layer, images, agrees):
     pixels = images[:1].clone().requires_grad_()
     with torch.enable_grad(), methods.GradCAM(classifier.network, target_layer=layer) as extractor:
         scores = classifier.network(pixels)
         expected = extractor(2, scores, normalized=False)[0]
     ours = GradCAM(layer=layer)(classifier, images[:1], torch.tensor([[0, 2]])).heatmaps
-    assert close(ours, expected.detach().relu())
+    assert agrees(ours, expected.relu(), 2e-5, "torchcam GradCAM")
 
 
 def test_two_targets_of_one_picture_give_two_maps(resnet, images):

@@ -17,11 +17,6 @@ from heatbox_plugins.explainers.grad_cam_pp import GradCAMPP
 from heatbox_workers.classifier import TorchClassifier
 
 
-def close(first, second, tolerance=2e-5):
-    """Compare relative to the larger map's size."""
-    return float((first - second).abs().max()) <= tolerance * float(second.abs().max())
-
-
 @pytest.fixture
 def piecewise_linear():
     """Return a classifier whose head behind layer 1 is convolution, ReLU and a linear layer, in float64."""
@@ -51,7 +46,7 @@ def derivatives_along_each_cell(function, maps):
 
 
 @pytest.mark.parametrize("target", [0, 1, 2])
-def test_weights_are_those_of_the_derivatives_of_the_exponential_score(piecewise_linear, target):
+def test_weights_are_those_of_the_derivatives_of_the_exponential_score(piecewise_linear, target, agrees):
     images = torch.randn(1, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     maps = piecewise_linear.feature_maps(images)
     head = piecewise_linear.network[2:]
@@ -61,24 +56,24 @@ def test_weights_are_those_of_the_derivatives_of_the_exponential_score(piecewise
     weights = (alpha * first.relu()).sum(dim=(2, 3)) / head(maps)[0, target].exp()
     expected = torch.einsum("mk,mkhw->mhw", weights, maps).relu()
     assert expected.max() > 0
-    assert close(GradCAMPP()(piecewise_linear, images, torch.tensor([[0, target]])).heatmaps, expected, 1e-9)
+    ours = GradCAMPP()(piecewise_linear, images, torch.tensor([[0, target]])).heatmaps
+    assert agrees(ours, expected, 1e-9, "derivatives of exp(y) by torch.func")
 
 
 @pytest.mark.parametrize("network", ["resnet", "squeezenet"])
-def test_on_a_gap_network_the_weights_have_a_closed_form(network, request, images, targets):
-    classifier = request.getfixturevalue(network)
+def test_on_a_gap_network_the_weights_have_a_closed_form(classifier, images, targets, agrees):
     maps = classifier.feature_maps(images)[targets[:, 0]]
     rising = classifier.gap_weights()[targets[:, 1]].relu()
     weights = rising / (2 + rising * maps.mean(dim=(2, 3)))
     expected = torch.einsum("mk,mkhw->mhw", weights, maps).relu()
-    assert close(GradCAMPP()(classifier, images, targets).heatmaps, expected)
+    ours = GradCAMPP()(classifier, images, targets).heatmaps
+    assert agrees(ours, expected, 2e-5, "closed form at a GAP head")
 
 
 @pytest.mark.parametrize(
     ("network", "layer"), [("resnet", "layer3"), ("resnet", "layer1"), ("squeezenet", "features.9")]
 )
-def test_grad_cam_pp_is_the_papers_formula(network, layer, request, images, targets):
-    classifier = request.getfixturevalue(network)
+def test_grad_cam_pp_is_the_papers_formula(classifier, layer, images, targets, agrees):
     exact = replace(classifier, network=copy.deepcopy(classifier.network).double())
     head = exact.head_gradients(images.double(), targets, layer)
     squares, cubes = head.gradients**2, head.gradients**3
@@ -86,10 +81,11 @@ def test_grad_cam_pp_is_the_papers_formula(network, layer, request, images, targ
     alpha = (squares / (2 * squares + total * cubes)).where(squares > 0, 0)
     weights = (alpha * head.gradients.relu()).sum(dim=(2, 3))
     expected = torch.einsum("mk,mkhw->mhw", weights, head.maps).relu()
-    assert close(GradCAMPP(layer)(exact, images.double(), targets).heatmaps, expected, 1e-9)
+    ours = GradCAMPP(layer)(exact, images.double(), targets).heatmaps
+    assert agrees(ours, expected, 1e-9, "the paper's formula in float64")
 
 
-def test_one_picture_alone_gets_the_map_that_it_gets_in_a_batch(resnet, images, targets):
+def test_one_picture_alone_gets_the_map_that_it_gets_in_a_batch(resnet, images, targets, close):
     heatmaps = GradCAMPP()(resnet, images, targets).heatmaps
     alone = GradCAMPP()(resnet, images[1:2], torch.tensor([[0, 4]])).heatmaps
     assert close(heatmaps[1:2], alone)

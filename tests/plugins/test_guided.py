@@ -3,7 +3,6 @@
 from functools import cache
 
 import cv2
-import numpy as np
 import pytest
 import torch
 import torchvision
@@ -105,20 +104,22 @@ def test_every_relu_of_a_known_network_is_found(name, count):
 
 
 @pytest.mark.parametrize("name", [name for name, _ in COUNTS])
-def test_guided_gradients_are_those_of_a_written_out_guided_relu(name, images):
+def test_guided_gradients_are_those_of_a_written_out_guided_relu(name, images, agrees):
     network = random_network(name)
     with WrittenOut():
         expected = plain_gradients(network, images, TARGETS)
-    assert torch.equal(guided_gradients(network, images, TARGETS), expected)
+    ours = guided_gradients(network, images, TARGETS)
+    assert agrees(ours, expected, 0, "guided ReLU as an autograd.Function", "guided_backprop")
     assert not torch.allclose(expected, plain_gradients(network, images, TARGETS), rtol=0.1, atol=0)
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_spelling_of_relu_is_turned_guided(spelling, images):
+def test_every_spelling_of_relu_is_turned_guided(spelling, images, agrees):
     rectify, limit = SPELLINGS[spelling]
     bright = images * 20  # so that ReLU6 reaches its upper bound
     expected = plain_gradients(nets(lambda f: GuidedReLU.apply(f, limit)), bright, TARGETS)
-    assert torch.equal(guided_gradients(nets(rectify), bright, TARGETS), expected)
+    ours = guided_gradients(nets(rectify), bright, TARGETS)
+    assert agrees(ours, expected, 0, "guided ReLU as an autograd.Function", "guided_backprop")
 
 
 @pytest.mark.parametrize("activation", OTHERS, ids=lambda module: type(module).__name__)
@@ -179,17 +180,17 @@ def test_images_and_network_are_left_as_they_were(resnet, images):
 
 
 @pytest.mark.parametrize("network", ["resnet", "mobilenet", "squeezenet"])
-def test_networks_with_relus_are_supported(network, request):
-    assert why_unguided(request.getfixturevalue(network)) is None
+def test_networks_with_relus_are_supported(classifier):
+    assert why_unguided(classifier) is None
 
 
 @pytest.mark.parametrize("part", [1 / 56, 0.05])
-def test_smoothing_is_opencvs_gaussian(part):
+def test_smoothing_is_opencvs_gaussian(part, agrees):
     heatmaps = torch.rand(2, 64, 64, generator=torch.Generator().manual_seed(0))
     side = 2 * int(3 * part * 64 + 0.5) + 1
     for map_, ours in zip(heatmaps.numpy(), smooth(heatmaps, part).numpy(), strict=True):
         expected = cv2.GaussianBlur(map_, (side, side), part * 64, borderType=cv2.BORDER_REFLECT_101)
-        np.testing.assert_allclose(ours, expected, atol=1e-6)
+        assert agrees(ours, expected, 1e-6, "OpenCV GaussianBlur", "guided_backprop")
 
 
 def test_no_smoothing_leaves_the_maps_alone():

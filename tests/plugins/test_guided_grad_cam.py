@@ -20,13 +20,12 @@ def captum_attribution(classifier, layer, image, target):
 
 
 @pytest.mark.parametrize(("network", "layer"), LAYERS)
-def test_guided_grad_cam_equals_captum(network, layer, request, images, targets):
-    classifier = request.getfixturevalue(network)
+def test_guided_grad_cam_equals_captum(classifier, layer, images, targets, agrees):
     for image, target in targets.tolist():
         alone = images[image : image + 1]
         ours = GuidedGradCAM(layer=layer).gradients(classifier, alone, torch.tensor([[0, target]]))
         expected = captum_attribution(classifier, layer, alone, target)
-        assert (ours - expected).abs().max() <= 2e-6 * expected.abs().max()
+        assert agrees(ours, expected, 2e-6, "captum GuidedGradCam")
 
 
 def test_the_map_is_the_largest_positive_channel_of_the_product(mobilenet, images, targets):

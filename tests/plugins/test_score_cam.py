@@ -15,11 +15,6 @@ from heatbox.errors import LayerNotFoundError
 from heatbox_plugins.explainers.score_cam import ScoreCAM
 
 
-def close(first, second, tolerance=2e-5):
-    """Compare relative to the larger map's size."""
-    return float((first - second).abs().max()) <= tolerance * float(second.abs().max())
-
-
 def the_authors_loop(classifier, image, target, layer):
     """Return Score-CAM one channel at a time: (1, 3, H, W) -> (h, w)."""
     maps = classifier.feature_maps(image, layer)
@@ -33,24 +28,26 @@ def the_authors_loop(classifier, image, target, layer):
     return heatmap.relu()
 
 
-def test_score_cam_equals_torchcam_fed_with_log_probabilities(resnet, images):
+def test_score_cam_equals_torchcam_fed_with_log_probabilities(resnet, images, agrees):
     ours = ScoreCAM()(resnet, images[:1], torch.tensor([[0, 1]])).heatmaps
     network = nn.Sequential(resnet.network, nn.LogSoftmax(1)).eval()
     with torch.no_grad(), methods.ScoreCAM(network, target_layer="0.layer4") as extractor:
         network(images[:1])
         expected = extractor(1, normalized=False)[0]
-    assert close(ours / ours.max(), expected / expected.max())
+    assert agrees(ours / ours.max(), expected / expected.max(), 2e-5, "torchcam ScoreCAM")
 
 
 @pytest.mark.parametrize(("network", "layer"), [("resnet", "layer2"), ("squeezenet", "features.5")])
-def test_score_cam_is_the_authors_loop_for_all_classes_of_a_picture_at_once(network, layer, request, images):
-    classifier = request.getfixturevalue(network)
+def test_score_cam_is_the_authors_loop_for_all_classes_of_a_picture_at_once(
+    classifier, layer, images, agrees
+):
     ours = ScoreCAM(layer, batch=48)(classifier, images, torch.tensor([[2, 4], [2, 0]])).heatmaps
     for row, target in enumerate((4, 0)):
-        assert close(ours[row], the_authors_loop(classifier, images[2:3], target, layer))
+        expected = the_authors_loop(classifier, images[2:3], target, layer)
+        assert agrees(ours[row], expected, 2e-5, "the authors' loop")
 
 
-def test_top_channels_keeps_those_that_vary_most(resnet, images):
+def test_top_channels_keeps_those_that_vary_most(resnet, images, agrees):
     maps = resnet.feature_maps(images[:1], "layer1")[0]
     kept = maps.std(dim=(1, 2), correction=0).topk(5).indices
     scored = []
@@ -59,7 +56,7 @@ def test_top_channels_keeps_those_that_vary_most(resnet, images):
         mask = (mask - mask.min()) / (mask.max() - mask.min())
         scored.append(resnet.logits(images[:1] * mask).softmax(1)[0, 3] * maps[channel])
     ours = ScoreCAM("layer1", top_channels=5)(resnet, images[:1], torch.tensor([[0, 3]])).heatmaps
-    assert close(ours[0], torch.stack(scored).sum(0).relu())
+    assert agrees(ours[0], torch.stack(scored).sum(0).relu(), 2e-5, "the authors' loop")
 
 
 def test_more_top_channels_than_there_are_is_all_of_them(squeezenet, images, targets):
@@ -68,13 +65,13 @@ def test_more_top_channels_than_there_are_is_all_of_them(squeezenet, images, tar
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
-def test_the_size_of_a_batch_changes_nothing(batch, resnet, images):
+def test_the_size_of_a_batch_changes_nothing(batch, resnet, images, close):
     targets = torch.tensor([[0, 1]])
     whole = ScoreCAM("layer1", top_channels=16)(resnet, images, targets).heatmaps
     assert close(ScoreCAM("layer1", top_channels=16, batch=batch)(resnet, images, targets).heatmaps, whole)
 
 
-def test_one_picture_alone_gets_the_map_that_it_gets_in_a_batch(resnet, images, targets):
+def test_one_picture_alone_gets_the_map_that_it_gets_in_a_batch(resnet, images, targets, close):
     quick = ScoreCAM(top_channels=8)
     heatmaps = quick(resnet, images, targets).heatmaps
     assert close(heatmaps[1:2], quick(resnet, images[1:2], torch.tensor([[0, 4]])).heatmaps)

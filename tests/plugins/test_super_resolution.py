@@ -1,5 +1,6 @@
 """The operator of Augmented Grad-CAM against whole warped heatmaps; the inverse problem against its optimum."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
@@ -46,18 +47,20 @@ def box(heatmap, threshold=0.15):
 
 
 @pytest.mark.parametrize(("cells", "side"), [(7, 224), (14, 224), (10, 224), (2, 64), (5, 16)])
-def test_the_sparse_operator_equals_warping_the_whole_heatmap(cells, side):
+def test_the_sparse_operator_equals_warping_the_whole_heatmap(cells, side, agrees):
     heatmap = torch.rand(side, side, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     operator = sampling_operator(MOVES, cells, cells, side)
     sparse = (operator.forward @ heatmap.float().view(-1, 1))[:, 0]
-    assert torch.allclose(sparse, warped(heatmap, MOVES, cells).float(), atol=5e-6)
+    expected = warped(heatmap, MOVES, cells)
+    assert agrees(sparse, expected, 5e-6, "warping of torch's grid_sample", "augmented_grad_cam")
 
 
-def test_the_sparse_operator_equals_sampling_the_pixels_it_needs():
+def test_the_sparse_operator_equals_sampling_the_pixels_it_needs(agrees):
     heatmap = torch.rand(112, 112, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     operator = sampling_operator(MOVES, 7, 7, 112)
     sparse = (operator.forward @ heatmap.float().view(-1, 1))[:, 0]
-    assert torch.allclose(sparse, sampled(heatmap, MOVES, 7).float(), atol=5e-6)
+    expected = sampled(heatmap, MOVES, 7)
+    assert agrees(sparse, expected, 5e-6, "warping of torch's grid_sample", "augmented_grad_cam")
 
 
 def test_the_adjoint_is_the_transpose():
@@ -86,6 +89,29 @@ def test_the_solution_is_near_the_optimum():
     best = super_resolve(operators, coarse, 0.002, 0.0001, 1000)
     reached, least = (objective(operators[-1], coarse, heat[..., 0]) for heat in (solved, best))
     assert least < reached < 1.02 * least
+
+
+def test_without_total_variation_the_solution_is_that_of_the_normal_equations(agrees):
+    operators = pyramid(MOVES, (3, 3), 32)
+    coarse = torch.rand(12 * 9, 2, generator=torch.Generator().manual_seed(0))
+    forward = operators[-1].forward.to_dense().double().numpy()
+    _, ridge = operators[-1].weights(0.0, 0.1)
+    expected = np.linalg.solve(forward.T @ forward + ridge * np.eye(32 * 32), forward.T @ coarse.numpy())
+    solved = super_resolve(operators, coarse, 0.0, 0.1, 400).flatten(0, 1)
+    assert agrees(
+        solved, expected, 1e-5, "normal equations of numpy, no total variation", "augmented_grad_cam"
+    )
+
+
+def test_under_a_large_total_variation_the_solution_is_the_best_constant(agrees):
+    operators = pyramid(MOVES, (3, 3), 32)
+    coarse = torch.rand(12 * 9, 2, generator=torch.Generator().manual_seed(0))
+    covered = operators[-1].forward.to_dense().double().numpy().sum(1)
+    _, ridge = operators[-1].weights(1.0, 0.0001)
+    constant = covered @ coarse.double().numpy() / (covered @ covered + ridge * 32 * 32)
+    solved = super_resolve(operators, coarse, 1.0, 0.0001, 1000)
+    expected = np.broadcast_to(constant, (32, 32, 2)).copy()
+    assert agrees(solved, expected, 1e-4, "best constant, large total variation", "augmented_grad_cam")
 
 
 def test_targets_are_solved_independently():

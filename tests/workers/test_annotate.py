@@ -8,13 +8,22 @@ import torch
 from PIL import Image
 
 from heatbox.annotation import Annotation
-from heatbox.contract import Evidence
-from heatbox.errors import EvidenceError, PictureUnreadableError, PluginBrokenError
+from heatbox.contract import Evidence, Examples
+from heatbox.errors import (
+    EvidenceError,
+    LayerNotFoundError,
+    NotFittedError,
+    OptionError,
+    PictureUnreadableError,
+    PluginBrokenError,
+)
 from heatbox.images import Limits
 from heatbox.pipeline import Pipeline
 from heatbox_plugins.box_fitters.components import Components
+from heatbox_plugins.explainers.anomaly import Anomaly
 from heatbox_plugins.explainers.grad_cam import GradCAM
-from heatbox_workers.annotate import Annotator
+from heatbox_plugins.explainers.guided_backprop import GuidedBackprop
+from heatbox_workers.annotate import Annotator, make_annotator
 
 PIPELINE = Pipeline("gap@1", min_probability=0.0, max_labels=2)
 
@@ -152,3 +161,123 @@ def test_a_heatmap_that_is_not_finite_is_that_pictures_error(make, pictures, cla
     known = {label: [classifier.labels.index(label)]}
     (outcome,) = replace(annotator, known=known).annotate(pictures[:1])
     assert type(outcome) is kind
+
+
+@dataclass(frozen=True)
+class Sure(Corner):
+    """Is as sure of class c as it was told."""
+
+    confidences: tuple[float, ...]
+
+    def __call__(self, classifier, images, targets):
+        found = super().__call__(classifier, images, targets)
+        return replace(found, confidences=torch.tensor(self.confidences)[targets[:, 1]])
+
+
+def probabilities(annotation):
+    return {one.class_name: round(one.probability, 3) for one in annotation.evidence}
+
+
+def test_how_sure_the_explainer_is_takes_the_place_of_the_probability(make, pictures):
+    pipeline = Pipeline("gap@1", min_probability=0.0, max_labels=3)
+    plain, sure = (
+        next(make(one, pipeline).annotate(pictures[:1])) for one in (Corner(), Sure((0.25, 0.5, 1.5)))
+    )
+    assert probabilities(sure) == {"class 0": 0.25, "class 1": 0.5, "class 2": 1.0}
+    scores = {region.class_name: region.score for region in plain.regions}
+    for region in sure.regions:
+        expected = scores[region.class_name] / probabilities(plain)[region.class_name]
+        assert region.score == pytest.approx(expected * probabilities(sure)[region.class_name], rel=0.01)
+
+
+@pytest.mark.parametrize(("asked", "kept"), [((), {"class 2"}), (("class 0",), {"class 0"})])
+def test_what_the_explainer_is_too_little_sure_of_is_left_out_unless_it_was_asked_for(
+    make, pictures, asked, kept
+):
+    pipeline = Pipeline("gap@1", min_probability=0.0, max_labels=3)
+    (plain,) = make(Corner(), pipeline).annotate(pictures[:1])
+    lowest = min(one.probability for one in plain.evidence)  # the classifier is sure enough of every class
+    annotator = make(
+        Sure((lowest / 2, lowest * 0.99, lowest * 1.01)),
+        replace(pipeline, min_probability=lowest, labels=asked),
+    )
+    known = {name: annotator.known[name] for name in asked or annotator.known}
+    (annotation,) = replace(annotator, known=known).annotate(pictures[:1])
+    assert set(probabilities(annotation)) == kept
+    assert {region.class_name for region in annotation.regions} == kept
+
+
+@pytest.fixture
+def anomaly(classifier):
+    """Return a pipeline of a fitted anomaly explainer and the classifier with what it learnt of dark pictures."""
+    images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 0.1 - 2
+    nothing = Examples(images, torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, 4))
+    state = Anomaly().fit(classifier, [nothing])
+    pipeline = Pipeline("gap@1", explainer="anomaly", state="0" * 12, own_label="anomaly")
+    return pipeline, replace(classifier, state=state)
+
+
+def bright_and_dark(folder):
+    """Return pictures of dark noise, the first with a bright corner."""
+    random = np.random.default_rng(1)
+    for name in ("bright.png", "dark.png"):
+        pixels = random.integers(0, 12, (64, 64, 3), dtype=np.uint8)
+        pixels[:24, :24] += np.uint8(200 * (name == "bright.png"))
+        Image.fromarray(pixels).save(folder / name)
+    return [folder / "bright.png", folder / "dark.png"]
+
+
+def test_finds_of_an_explainer_with_a_label_of_its_own_have_that_label(anomaly, tmp_path):
+    pipeline, classifier = anomaly
+    annotator = make_annotator(replace(pipeline, min_probability=0.6), classifier, Limits())
+    bright, dark = annotator.annotate(bright_and_dark(tmp_path))
+    assert {(region.label, region.class_name) for region in bright.regions} == {("anomaly", "anomaly")}
+    assert bright.regions[0].box.x1 < 24
+    assert dark.regions == ()
+    assert bright.regions[0].score > 0.6
+
+
+def test_the_projects_name_for_the_own_label_is_used(anomaly, tmp_path):
+    pipeline, classifier = anomaly
+    mapped = replace(pipeline, label_map=(("anomaly", "Strange"),), min_probability=0.6)
+    bright, _ = make_annotator(mapped, classifier, Limits()).annotate(bright_and_dark(tmp_path))
+    assert {(region.label, region.class_name) for region in bright.regions} == {("Strange", "anomaly")}
+
+
+def test_crops_of_what_is_no_class_cannot_be_classified_again(anomaly):
+    pipeline, classifier = anomaly
+    with pytest.raises(OptionError, match="No class of the model is 'anomaly'"):
+        make_annotator(replace(pipeline, min_crop_probability=0.5), classifier, Limits())
+    assert make_annotator(replace(pipeline, min_mask_iou=0.5), classifier, Limits())
+
+
+@pytest.mark.parametrize("name", ["anomaly", "faster_grad_cam", "box_regression"])
+def test_an_explainer_that_has_not_learnt_says_how_it_learns(classifier, name):
+    with pytest.raises(NotFittedError) as told:
+        make_annotator(Pipeline("gap@1", explainer=name), classifier, Limits())
+    assert told.value.remedy == f"Run: heatbox fit {name} DATASET --model gap@1."
+
+
+@pytest.mark.parametrize(
+    ("given", "explainer", "of_card", "used"),
+    [
+        ({"threshold": 0.6}, "guided_backprop", 0.2, 0.6),
+        ({}, "guided_backprop", 0.2, GuidedBackprop.box_threshold),
+        ({}, "grad_cam", 0.2, 0.2),
+        ({}, "grad_cam", None, Components().threshold),
+    ],
+)
+def test_the_threshold_is_the_one_given_the_explainers_the_cards_or_the_fitters(
+    classifier, given, explainer, of_card, used
+):
+    card = classifier.card.model_copy(update={"box_threshold": of_card})
+    pipeline = Pipeline(card.id, explainer=explainer, fitter_options=given)
+    assert make_annotator(pipeline, replace(classifier, card=card), Limits()).fitter.threshold == used
+
+
+def test_a_layer_that_is_not_there_is_told_before_any_picture_is_read(classifier):
+    pipeline = Pipeline(
+        classifier.card.id, explainer="layer_cam", explainer_options={"layers": ["features", "no"]}
+    )
+    with pytest.raises(LayerNotFoundError, match="no layer 'no'"):
+        make_annotator(pipeline, classifier, Limits())

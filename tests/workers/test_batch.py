@@ -62,7 +62,7 @@ def test_a_folder_becomes_an_import_file_and_the_bad_picture_is_reported(setting
     ]
     assert [Path(task["data"]["image"]).name for task in tasks] == ["a.png", "b.jpg"]
     (prediction,) = tasks[0]["predictions"]
-    assert prediction["model_version"].startswith("heatbox-grad_cam-tiny-")
+    assert prediction["model_version"].startswith("heatbox-fused_cam-tiny-")
     assert {region["value"]["rectanglelabels"][0] for region in prediction["result"]} <= set(LABELS)
     assert summary.boxes.total() == sum(len(task["predictions"][0]["result"]) for task in tasks)
 

@@ -30,7 +30,7 @@ def test_shrinking_averages_instead_of_dropping_pixels(classifier):
     assert float(classifier.preprocess([stripes])[0, 0].std()) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize(("head", "total"), [("softmax", 1.0), ("sigmoid", None)])
+@pytest.mark.parametrize(("head", "total"), [("softmax", 1.0), ("arcface", 1.0), ("sigmoid", None)])
 def test_probabilities_follow_the_head(gap, images, head, total):
     classifier = gap(head=head)
     logits = classifier.logits(images)
@@ -52,7 +52,19 @@ def test_a_seen_batch_is_answered_without_another_forward_pass(classifier, image
     fresh = forward_pass(classifier.network, "features", images)
     assert torch.equal(logits, fresh.logits.detach())
     assert torch.equal(maps, fresh.maps.detach())
-    assert torch.equal(gradients.gradients, fresh.gradients(torch.tensor([[0, 1]])).gradients)
+    assert torch.equal(gradients.gradients, fresh.gradients(torch.tensor([[0, 1]]))[0].gradients)
+
+
+def test_a_seen_batch_answers_for_all_layers_that_were_recorded(classifier, images):
+    targets = torch.tensor([[0, 1], [2, 0]])
+    seen = classifier.seen(images, ("features.1",))
+    runs = []
+    handle = classifier.network.register_forward_hook(lambda *_: runs.append(1))
+    found = seen.layer_gradients(images, targets, ("auto", "features.1"))
+    handle.remove()
+    assert runs == []
+    for one, layer in zip(found, ("features", "features.1"), strict=True):
+        assert torch.allclose(one.gradients, classifier.head_gradients(images, targets, layer).gradients)
 
 
 def test_a_batch_that_was_not_seen_is_computed(classifier, images):

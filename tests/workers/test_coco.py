@@ -5,8 +5,8 @@ import json
 import pytest
 
 from heatbox.boxes import Box
-from heatbox.errors import LabelAmbiguousError, TasksFileError
-from heatbox_workers.coco import read_coco
+from heatbox.errors import DatasetError, LabelAmbiguousError
+from heatbox_workers.coco import classes_by_name, read_boxes, read_coco
 
 LABELS = ("cat", "dog, hound", "tree")
 IMAGENET = tuple(f"name {index}" for index in range(1000))
@@ -95,7 +95,7 @@ def test_pictures_may_lie_elsewhere_than_beside_the_file(tmp_path):
     (tmp_path / "images").rename(tmp_path / "pictures")
     (sample,), _ = read_coco(source / "annotations.json", LABELS, tmp_path / "pictures")
     assert sample.path.parent.name == "pictures"
-    with pytest.raises(TasksFileError, match="no folder of pictures"):
+    with pytest.raises(DatasetError, match="no folder of pictures"):
         read_coco(source, LABELS)
 
 
@@ -111,10 +111,27 @@ def test_pictures_may_lie_elsewhere_than_beside_the_file(tmp_path):
 def test_what_is_not_coco_is_told(tmp_path, content, reason):
     file = tmp_path / "annotations.json"
     file.write_text(content)
-    with pytest.raises(TasksFileError, match=reason):
+    with pytest.raises(DatasetError, match=reason):
         read_coco(file, LABELS)
 
 
 def test_a_missing_file_is_told(tmp_path):
-    with pytest.raises(TasksFileError, match="cannot be read"):
+    with pytest.raises(DatasetError, match="cannot be read"):
         read_coco(tmp_path, LABELS)
+
+
+def test_every_box_of_a_class_can_be_read_also_of_pictures_without_a_pair(tmp_path):
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "submarine"}]
+    boxes = [(1, 0, 0, 50, 50), (1, 0, 0, 1, 1), (2, 0, 0, 9, 9)]
+    (sample,), unmapped = read_boxes(dataset(tmp_path, categories, boxes), LABELS)
+    assert [one.box for one in sample.truths] == [Box(0, 0, 50, 50), Box(0, 0, 1, 1)]
+    assert unmapped == ["submarine"]
+    (empty,), _ = read_boxes(dataset(tmp_path, categories, []), LABELS)
+    assert empty.truths == ()
+
+
+def test_names_without_a_class_have_no_index():
+    assert classes_by_name(["Hound", "submarine"], LABELS) == {"Hound": (1,), "submarine": ()}
+    assert classes_by_name(["submarine"], LABELS) == {"submarine": ()}
+    assert classes_by_name([], LABELS) == {}
+    assert classes_by_name(["cat"], ()) == {"cat": ()}

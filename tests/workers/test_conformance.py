@@ -21,6 +21,7 @@ BUILT_IN = [plugin.name for plugin in describe_plugins(EXPLAINERS) if plugin.dis
 QUICK = {
     "dam": {"neurons": 4, "keep": 2},
     "augmented_grad_cam": {"copies": 4, "iterations": 20},
+    "box_regression": {"epochs": 40, "views": 1},
     "rise": {"masks": 96},
 }
 
@@ -117,7 +118,7 @@ def test_a_network_that_is_refused_is_left_out():
 
 
 def test_networks_of_ones_own_can_be_asked_about():
-    (gap, _) = default_benches()
+    (gap, *_) = default_benches()
     nowhere = replace(gap, name="mine", places=((0, 0, 4, 4),))
     (finding,) = (finding for finding in check_explainer(Keeps("nothing"), [nowhere]) if not finding.passed)
     assert finding.rule == "planted"
@@ -135,6 +136,40 @@ def test_the_generators_and_the_gradient_mode_come_back_whatever_was_done_to_the
 def test_a_cache_that_fills_once_is_no_growth():
     cache = []
     assert kept_per_call(lambda: cache.append(torch.zeros(100)) if len(cache) < 8 else None) is None
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Reads in a call what its `fit` learnt, and needs it."""
+
+    def fit(self, _classifier, examples):
+        seen = [batch for batch in examples]  # noqa: C416 - examples are gone through twice
+        assert len(seen) == len(list(examples))
+        return {"classes": torch.cat([batch.targets[:, 1] for batch in seen]).unique()}
+
+    def __call__(self, classifier, images, targets):
+        assert classifier.state["classes"].tolist() == [0, 1, 2]
+        return Evidence(heatmaps=heat_of(classifier, images, targets))
+
+
+def test_what_an_explainer_learnt_is_handed_to_every_other_rule():
+    findings = check_explainer(Reads())
+    assert as_text(findings) == ""
+    assert [finding.rule for finding in findings] == [rule.id for rule in RULES]
+
+
+def test_one_with_a_label_of_its_own_learns_from_pictures_without_objects():
+    rows = []
+
+    class Normal(Reads):
+        label = "strange"
+
+        def fit(self, _classifier, examples):
+            rows.extend(len(batch.targets) for batch in examples)
+            return {"classes": torch.arange(3)}
+
+    assert as_text(check_explainer(dataclass(frozen=True)(Normal)())) == ""
+    assert set(rows) == {0}
 
 
 def test_the_rules_need_only_rules_before_them_and_have_unique_names():

@@ -12,16 +12,18 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from heatbox.boxes import Box
-from heatbox.contract import Evidence
-from heatbox.errors import PluginError
+from heatbox.contract import Evidence, Examples
+from heatbox.errors import NotFittedError, PluginError
 from heatbox.images import Limits
 from heatbox.models import ModelStore, make_card
 from heatbox.settings import read_settings
 from heatbox_plugins.box_fitters.components import Components
+from heatbox_plugins.explainers.anomaly import Anomaly
 from heatbox_workers.coco import Sample, Truth
 from heatbox_workers.commands.evaluate import evaluate as evaluate_command
 from heatbox_workers.evaluate import Contest, Largest, evaluate
-from heatbox_workers.loading import register
+from heatbox_workers.fitting import fit_explainer
+from heatbox_workers.loading import load_classifier, register
 from heatbox_workers.scoreboard import COLUMNS, scores, table, write_csv, write_html
 from heatbox_workers.tiny import TinyNet
 
@@ -252,6 +254,40 @@ def test_all_stands_for_every_registered_explainer(dataset, tmp_path):
     assert {"cam", "grad_cam"} <= set(named)
 
 
-@pytest.mark.parametrize("asked", [("-e", "grad_kam"), ("-f", "boxer"), ("--normalisation", "mean")])
+@pytest.mark.parametrize("asked", [("-e", "grad_kam"), ("-f", "boxer")])
 def test_what_does_not_exist_is_refused_before_anything_is_read(dataset, asked):
     assert isinstance(command(dataset, "-m", "tiny", *asked).exception, PluginError)
+
+
+@dataclass(frozen=True)
+class Learns(Bright):
+    """Is bright only with what it learnt."""
+
+    def fit(self, _classifier, _examples):
+        return {"level": torch.ones(1)}
+
+    def __call__(self, classifier, images, targets):
+        found = super().__call__(classifier, images, targets)
+        return replace(found, heatmaps=found.heatmaps * classifier.state["level"])
+
+
+def test_what_has_not_learnt_is_left_out_and_what_has_is_measured(classifier, samples):
+    asked = contest(Learns(), Bright())
+    found = evaluate(classifier, samples, asked, Limits())
+    assert found.refused["Learns"].code == "explainer-not-fitted"
+    assert "heatbox fit Learns DATASET" in found.refused["Learns"].remedy
+    informed = replace(asked, states={"Learns": {"level": torch.ones(1)}})
+    records = evaluate(classifier, samples, informed, Limits()).records
+    np.testing.assert_array_equal(records["Learns"].ious["largest"], records["Bright"].ious["largest"])
+
+
+def test_the_command_uses_the_options_that_an_explainer_learnt_with(dataset, home):
+    store = ModelStore(read_settings({"HEATBOX_HOME": str(home)}).store_path)
+    classifier = load_classifier(store, store.find("tiny"))
+    pictures = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    nothing = Examples(pictures, torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, 4))
+    explainer = Anomaly(layer="features.0", dimensions=4)
+    fit_explainer(store, classifier, "anomaly", explainer, [nothing])
+    assert command(dataset, "-m", "tiny", "-e", "anomaly").exit_code == 0
+    refused = command(dataset, "-m", "tiny", "-e", "anomaly dimensions=5").exception
+    assert isinstance(refused, NotFittedError)

@@ -49,7 +49,7 @@ def test_the_feature_layer_of_a_family_is_found_and_its_head_recognised(name, la
 def test_gradients_of_the_cut_graph_equal_those_of_the_whole_graph(name):
     network, images = settled(name), noise(64, CPU)
     cut = forward_pass(network, find_feature_layer(network, images), images)
-    gradients = cut.gradients(torch.tensor([[0, 2], [1, 4]]))
+    (gradients,) = cut.gradients(torch.tensor([[0, 2], [1, 4]]))
     pixels = images.clone().requires_grad_()
     whole = forward_pass_with_graph(network, find_feature_layer(network, images), pixels)
     expected = torch.autograd.grad(whole.logits[0, 2] + whole.logits[1, 4], whole.maps)[0]
@@ -70,7 +70,7 @@ def forward_pass_with_graph(network, layer, images):
     handle = network.get_submodule(layer).register_forward_hook(keep)
     logits = network(images)
     handle.remove()
-    return ForwardPass(kept[0], logits)
+    return ForwardPass({layer: kept[0]}, logits)
 
 
 def test_only_the_head_records_a_graph(classifier, images):
@@ -84,13 +84,37 @@ def test_only_the_head_records_a_graph(classifier, images):
 
 def test_several_targets_of_an_image_equal_single_calls(classifier, images):
     targets = torch.tensor([[0, 0], [0, 2], [2, 1], [0, 1], [1, 1]])
-    together = forward_pass(classifier.network, "features", images).gradients(targets)
+    (together,) = forward_pass(classifier.network, "features", images).gradients(targets)
     for row, (image, target) in enumerate(targets.tolist()):
         alone = forward_pass(classifier.network, "features", images[image : image + 1])
-        single = alone.gradients(torch.tensor([[0, target]]))
+        (single,) = alone.gradients(torch.tensor([[0, target]]))
         assert torch.allclose(together.gradients[row], single.gradients[0], atol=1e-7)
         assert torch.allclose(together.maps[row], single.maps[0], atol=1e-6)
         assert torch.allclose(together.logits[row], single.logits[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [("layer2", "layer3.0", "layer4"), ("layer4", "layer2")])
+def test_gradients_at_several_layers_are_those_of_each_layer_alone(layers):
+    network, images, targets = settled("resnet18"), noise(64, CPU), torch.tensor([[0, 2], [1, 4], [0, 5]])
+    together = forward_pass(network, layers, images).gradients(targets, layers)
+    for layer, found in zip(layers, together, strict=True):
+        (alone,) = forward_pass(network, layer, images).gradients(targets)
+        assert torch.allclose(found.maps, alone.maps, atol=1e-6)
+        assert torch.allclose(found.gradients, alone.gradients, rtol=1e-4, atol=1e-7)
+        assert torch.allclose(found.logits, alone.logits, atol=1e-6)
+
+
+def test_a_layer_before_one_that_works_in_place_keeps_its_maps():
+    network, images = settled("squeezenet1_1"), noise(64, CPU)
+    recorded = forward_pass(network, ("features.7", "classifier.1"), images)
+    alone = forward_pass(network, "features.7", images).maps
+    assert torch.equal(recorded.layers["features.7"], alone)
+
+
+def test_no_hook_is_left_when_one_of_several_layers_is_missing(classifier, images):
+    with pytest.raises(LayerNotFoundError, match=r"no layer 'features\.99'"):
+        forward_pass(classifier.network, ("features.0", "features.99"), images)
+    assert not any(module._forward_hooks for module in classifier.network.modules())  # noqa: SLF001
 
 
 def test_several_targets_share_one_forward_pass_of_the_trunk(classifier, images):
@@ -125,12 +149,6 @@ def test_a_wrong_layer_is_told_by_name(classifier, images, layer, words):
         forward_pass(classifier.network, layer, images)
 
 
-def test_a_network_of_tokens_has_no_feature_layer():
-    network = torchvision.models.vit_b_16(weights=None, image_size=32, num_classes=2).eval()
-    with pytest.raises(LayerNotFoundError, match="tokens"):
-        find_feature_layer(network, noise(32, CPU))
-
-
 def test_what_is_recorded_is_what_an_in_place_head_sees():
     class InPlaceHead(nn.Module):
         def __init__(self) -> None:
@@ -147,3 +165,10 @@ def test_what_is_recorded_is_what_an_in_place_head_sees():
     weights = find_gap_weights(network, "features", noise(16, CPU))
     assert weights is not None
     assert torch.equal(weights, network.head.weight)
+
+
+def test_maps_of_zeros_show_no_head(classifier):
+    with torch.no_grad():
+        classifier.network.features[2].weight.zero_()
+        classifier.network.features[2].bias.zero_()
+    assert find_gap_weights(classifier.network, "features", noise(32, CPU)) is None

@@ -208,3 +208,29 @@ def test_a_store_may_be_moved(tmp_path, store, state):
     shutil.move(store.folder, tmp_path / "elsewhere")
     moved = ModelStore(tmp_path / "elsewhere")
     assert load_classifier(moved, moved.find("small")).version == registered.version
+
+
+def test_an_embedding_network_is_registered_with_the_class_vectors_that_it_lacks(tmp_path, store):
+    trunk = {name: value for name, value in tiny_state().items() if not name.startswith("classifier.")}
+    vectors = torch.eye(2, 64)
+    save_file(trunk, tmp_path / "w.safetensors")
+    arc = card(name="arc", architecture="heatbox/tiny", input_size=32, head="arcface", head_scale=5)
+    (tmp_path / "w.json").write_text(arc.model_dump_json())
+    registered = register_file(
+        store,
+        tmp_path / "w.safetensors",
+        tmp_path / "w.json",
+        lambda given, found: {**found, "classifier.weight": vectors} if given.head == "arcface" else found,
+    )
+    loaded = load_classifier(store, registered)
+    images = noise(32, CPU)
+    expected = 5 * torch.nn.functional.normalize(loaded.embed(images).embeddings)[:, :2]
+    assert torch.allclose(loaded.logits(images), expected, atol=1e-5)
+    with pytest.raises(ModelInvalidError, match=r"1 missing \(classifier.weight\)"):
+        register_file(store, tmp_path / "w.safetensors", tmp_path / "w.json")
+
+
+def tiny_state():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build_network("heatbox/tiny", {}, 2).state_dict()

@@ -110,8 +110,8 @@ def test_test_prints_a_row_per_rule_and_ends_with_0_when_all_are_kept(tmp_path):
     answer = heatbox("plugins", "test", "grad_cam", "--option", "layer=features", cwd=tmp_path)
     assert answer.returncode == 0
     assert "GradCAM(layer='features')" in answer.stdout
-    assert answer.stdout.count("│ kept ") == 17
-    assert "17 of 17 rules are kept." in answer.stdout
+    assert answer.stdout.count("│ kept ") == 18
+    assert "18 of 18 rules are kept." in answer.stdout
 
 
 def test_test_tells_what_came_and_ends_with_1_when_a_rule_is_broken(tmp_path):
@@ -123,7 +123,7 @@ def test_test_tells_what_came_and_ends_with_1_when_a_rule_is_broken(tmp_path):
     assert "heatmaps should be 5x*x*" in answer.stdout
     assert "How to mend it: " in answer.stdout
     assert "│ not asked │ finite     │ needs evidence" in answer.stdout
-    assert "8 of 17 rules are kept." in answer.stdout
+    assert "9 of 18 rules are kept." in answer.stdout
 
 
 def test_findings_can_be_read_by_a_program(tmp_path):

@@ -1,19 +1,27 @@
 import asyncio
 import os
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
+import torch
 from fixtures_redis import served, wait_until
 from rq.job import JobStatus
 
+from heatbox.annotation import Annotation
+from heatbox.contract import Examples
 from heatbox.errors import RedisUnavailableError
 from heatbox.label_config import make_label_config
 from heatbox.ledger import Ledger
 from heatbox.models import ModelStore
 from heatbox.queue import JobQueue, connect, open_queue
 from heatbox.serving import serve_project
+from heatbox_plugins.explainers.anomaly import Anomaly
+from heatbox_workers.fitting import fit_explainer
 from heatbox_workers.jobs import Annotators, use
+from heatbox_workers.loading import load_classifier
 from heatbox_workers.worker import make_worker
 
 
@@ -68,6 +76,24 @@ def test_a_model_that_is_not_there_is_the_error_of_each_address(settings, pipeli
     work_all(settings)
     value = asyncio.run(outcome_of(queue, job_id)).value
     assert [entry["error"]["code"] for entry in value] == ["model-not-found"] * 2
+
+
+def test_what_an_explainer_has_learnt_is_used_by_its_id(settings, pipeline, pictures, tmp_path):
+    store = ModelStore(shutil.copytree(settings.store_path, tmp_path / "own"))
+    classifier = load_classifier(store, store.find("tiny"))
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)) / 9
+    nothing = Examples(images, torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, 4))
+    states = [fit_explainer(store, classifier, "anomaly", Anomaly(seed=seed), [nothing]) for seed in (0, 1)]
+    annotators = Annotators(settings.model_copy(update={"store": store.folder}))
+    unlearnt = replace(pipeline, explainer="anomaly", own_label="anomaly")
+    found = [
+        annotators.annotate(replace(unlearnt, state=state), [str(pictures / "0.png")])[0]
+        for state in (states[0].id, states[1].id, "0123456789ab", "")
+    ]
+    assert [type(one) for one in found[:2]] == [Annotation] * 2
+    assert {region.label for region in found[0].regions} == {"anomaly"}
+    assert found[0].regions != found[1].regions
+    assert [one.code for one in found[2:]] == ["explainer-not-fitted"] * 2
 
 
 def test_a_finished_job_is_found_again_and_one_with_an_error_only_for_seconds(

@@ -6,7 +6,7 @@ The same code serves `heatbox annotate`, the queue worker and the demo.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,12 +16,20 @@ from torch import Tensor
 from heatbox.annotation import Annotation, Region, TargetEvidence, region_id
 from heatbox.boxes import Box
 from heatbox.contract import BoxFitter, Evidence, Explainer, Fit
-from heatbox.errors import EvidenceError, HeatboxError, PluginBrokenError, UnsupportedError
+from heatbox.errors import (
+    EvidenceError,
+    HeatboxError,
+    NotFittedError,
+    OptionError,
+    PluginBrokenError,
+    UnsupportedError,
+)
 from heatbox.images import Limits, Picture, read_picture
 from heatbox.pipeline import Pipeline
 from heatbox.plugins import make_box_fitter, make_explainer
 from heatbox_workers.classifier import TorchClassifier
 from heatbox_workers.evidence import fit_evidence, raise_for_evidence
+from heatbox_workers.features import find_module
 from heatbox_workers.self_check import check_crops, check_masks
 from heatbox_workers.targets import Target, choose_targets, classes_by_label
 
@@ -35,23 +43,41 @@ def make_annotator(pipeline: Pipeline, classifier: TorchClassifier, limits: Limi
 
     Args:
         pipeline: names the explainer and the fitter.
-        classifier: the pipeline's model, loaded.
+        classifier: the pipeline's model, loaded, with the state that the pipeline names.
         limits: of the pictures that are read.
 
     Raises:
-        PluginError: the explainer or the fitter cannot be used, or does not support this network.
+        PluginError: the explainer or the fitter cannot be used, does not support this network, or has not been fitted.
+        LayerNotFoundError: an option of the explainer names a layer that the network does not have.
         LabelUnknownError: a label was asked for that the classifier does not know.
     """
     explainer = make_explainer(pipeline.explainer, pipeline.explainer_options)
-    fitter = make_box_fitter(pipeline.fitter, pipeline.fitter_options)
+    suited = getattr(explainer, "box_threshold", None) or classifier.card.box_threshold
+    default = {} if suited is None else {"threshold": suited}
+    fitter = make_box_fitter(pipeline.fitter, {**default, **pipeline.fitter_options})
     supports: Callable[[TorchClassifier], str | None] | None = getattr(explainer, "supports", None)
     reason = supports(classifier) if supports else None
     if reason:
         raise UnsupportedError(
             f"{pipeline.explainer} cannot explain {pipeline.model}: {reason}", "Choose another explainer."
         )
-    known = classes_by_label(pipeline, classifier.labels)
-    return Annotator(pipeline, classifier, explainer, fitter, known, limits)
+    for layer in (getattr(explainer, "layer", "auto"), *getattr(explainer, "layers", ())):
+        if isinstance(layer, str) and layer != "auto":
+            find_module(classifier.network, layer)
+    if hasattr(explainer, "fit") and not classifier.state:
+        raise NotFittedError(
+            f"{pipeline.explainer} has not learnt from examples for {pipeline.model}.",
+            f"Run: heatbox fit {pipeline.explainer} DATASET --model {pipeline.model}.",
+        )
+    if pipeline.own_label and pipeline.min_crop_probability:
+        raise OptionError(
+            f"No class of the model is {pipeline.own_label!r}, so crops cannot be classified again.",
+            "Leave --min-crop-probability away; --min-mask-iou works.",
+        )
+    known = classes_by_label(pipeline, _names(pipeline, classifier))
+    watches: Callable[[TorchClassifier], Sequence[str]] | None = getattr(explainer, "watches", None)
+    watched = tuple(watches(classifier)) if watches else ()
+    return Annotator(pipeline, classifier, explainer, fitter, known, limits, watched)
 
 
 @dataclass(frozen=True)
@@ -64,6 +90,7 @@ class Annotator:
     fitter: BoxFitter
     known: dict[str, list[int]]
     limits: Limits
+    watched: tuple[str, ...] = ()
     batch_size: int = 8
 
     def annotate(self, paths: Iterable[Path]) -> Iterator[Outcome]:
@@ -88,11 +115,12 @@ class Annotator:
 
     def _explain(self, pictures: Sequence[Picture]) -> list[Outcome]:
         images = self.classifier.preprocess([picture.pixels for picture in pictures])
-        seen = self.classifier.seen(images)
-        chosen = [
-            choose_targets(row, self.known, self.pipeline)
-            for row in self.classifier.probabilities(seen.logits(images)).cpu()
-        ]
+        seen = self.classifier.seen(images, self.watched)
+        if self.pipeline.own_label:  # one target a picture; how sure it is, the evidence tells
+            probabilities = torch.ones(len(pictures), 1)
+        else:
+            probabilities = self.classifier.probabilities(seen.logits(images)).cpu()
+        chosen = [choose_targets(row, self.known, self.pipeline) for row in probabilities]
         rows = [(index, target.class_index) for index, targets in enumerate(chosen) for target in targets]
         if not rows:
             return [Annotation(picture.width, picture.height, ()) for picture in pictures]
@@ -124,7 +152,10 @@ class Annotator:
     def _fit(self, picture: Picture, targets: Sequence[Target], evidence: Evidence, row: int) -> Outcome:
         regions: list[Region] = []
         kept: list[TargetEvidence] = []
-        for offset, target in enumerate(targets):
+        for offset, chosen in enumerate(targets):
+            target = self._confident(chosen, evidence, row + offset)
+            if target is None:
+                continue
             try:
                 heatmap, fit = fit_evidence(
                     evidence,
@@ -135,7 +166,7 @@ class Annotator:
                 )
             except EvidenceError as error:
                 return error
-            name = self.classifier.labels[target.class_index]
+            name = _names(self.pipeline, self.classifier)[target.class_index]
             kept.append(TargetEvidence(target.label, name, target.probability, heatmap, fit.mask))
             regions += self._regions(picture, target, name, fit)
         regions.sort(key=lambda region: (-region.score, region.label, region.box))
@@ -143,6 +174,15 @@ class Annotator:
         if evidence.boxes is not None:  # they came ready: there is no mask that they were fitted to
             return annotation
         return check_masks(annotation, self.pipeline.min_mask_iou)
+
+    def _confident(self, target: Target, evidence: Evidence, row: int) -> Target | None:
+        """Return the target with the evidence's own confidence, where it has one; None where that is too little."""
+        if evidence.confidences is None:
+            return target
+        sure = float(evidence.confidences[row])
+        if sure < self.pipeline.min_probability and not self.pipeline.labels:
+            return None
+        return replace(target, probability=min(max(sure, 0.0), 1.0))
 
     def _check_crops(self, pictures: Sequence[Picture], outcomes: Sequence[Outcome]) -> list[Outcome]:
         pairs = [
@@ -165,6 +205,11 @@ class Annotator:
                 yield Region(
                     identity, target.label, name, box, min(max(target.probability * score, 0.0), 1.0)
                 )
+
+
+def _names(pipeline: Pipeline, classifier: TorchClassifier) -> tuple[str, ...]:
+    """Return what class indices mean: the classifier's labels, or the explainer's own."""
+    return (pipeline.own_label,) if pipeline.own_label else classifier.labels
 
 
 def _read_ahead(

@@ -10,6 +10,7 @@ from heatbox.annotation import Annotation, Rejected
 from heatbox.boxes import Box
 from heatbox.errors import HeatboxError, LabelConfigError, LabelUnknownError, ModelNotFoundError, PictureError
 from heatbox.export import Dataset, Format, common_folder, write_coco, write_voc, write_yolo
+from heatbox.fitted import find_state, require_options
 from heatbox.images import Limits, read_picture
 from heatbox.import_file import atomic_text, local_files_address, write_tasks
 from heatbox.label_config import Control, LabelTag, make_label_config, parse_label_config
@@ -18,12 +19,13 @@ from heatbox.labels import map_labels
 from heatbox.ledger import Ledger
 from heatbox.models import Card, ModelStore
 from heatbox.page import PageEntry, PageFrame, PageWriter
-from heatbox.pipeline import Pipeline, pipeline_for
+from heatbox.pipeline import Normalisation, Pipeline, pipeline_for
 from heatbox.plugins import make_box_fitter, make_explainer, parse_options
-from heatbox.serving import every_class, serving_model
+from heatbox.serving import every_class, label_names, serving_model
 from heatbox.settings import Settings
 from heatbox.sources import Source, find_pictures
 from heatbox_workers.annotate import Annotator, make_annotator
+from heatbox_workers.fitting import with_state
 from heatbox_workers.loading import load_classifier, register_published
 from heatbox_workers.networks import canonical_architecture
 
@@ -38,7 +40,7 @@ class Request:
 
     paths: tuple[str, ...]
     model: str | None = None
-    explainer: str = "grad_cam"
+    explainer: str = "fused_cam"
     explainer_options: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     fitter: str = "components"
@@ -49,6 +51,7 @@ class Request:
     label_config: Path | None = None
     data_key: str | None = None
     document_root: Path = Path("/")
+    normalisation: Normalisation = "max"
     min_mask_iou: float = 0.0
     min_crop_probability: float = 0.0
 
@@ -135,7 +138,7 @@ class Batch:
             else:
                 self._write_dataset(passing, out, form)
             if page is not None:
-                page.write(page_frame(self.pipeline))
+                page.write(page_frame(self.pipeline, self.annotator.fitter.threshold))
         return summary
 
     def _passing(
@@ -200,25 +203,32 @@ def prepare(request: Request, settings: Settings) -> Batch:
     root = request.document_root
     sources = find_pictures(request.paths, data_key=request.data_key, document_roots=(root,))
     card = find_model(settings, request.model)
-    control, pairs, warnings = _labels(request, card)
+    store = ModelStore(settings.store_path)
     explainer_options = parse_options(list(request.explainer_options))
     fitter_options = parse_options(list(request.fitter_options))
+    typed = _typed(make_explainer(request.explainer, explainer_options), explainer_options)
+    state = find_state(store, card, request.explainer)
+    if state is not None:
+        require_options(state, typed)
+    control, pairs, warnings = _labels(request, label_names(card, state))
     pipeline = pipeline_for(
         card,
         request.threshold,
+        state,
         explainer=request.explainer,
-        explainer_options=_typed(make_explainer(request.explainer, explainer_options), explainer_options),
+        explainer_options=typed,
         fitter=request.fitter,
         fitter_options=_typed(make_box_fitter(request.fitter, fitter_options), fitter_options),
         min_probability=request.min_probability,
         max_labels=request.max_labels,
         labels=request.labels,
         label_map=pairs,
+        normalisation=request.normalisation,
         min_mask_iou=request.min_mask_iou,
         min_crop_probability=request.min_crop_probability,
     )
     limits = Limits.from_settings(settings)
-    classifier = load_classifier(ModelStore(settings.store_path), card)
+    classifier = with_state(load_classifier(store, card), state)
     annotator = make_annotator(pipeline, classifier, limits)
     return Batch(tuple(sources), annotator, control, limits, root, request.label_config is not None, warnings)
 
@@ -226,33 +236,34 @@ def prepare(request: Request, settings: Settings) -> Batch:
 def find_model(settings: Settings, reference: str | None) -> Card:
     """Return the card of the model that was asked for, else of the service's.
 
-    A name that the store does not have, but torchvision does, is downloaded and registered.
+    A network that the store does not have, but torchvision or timm does, is downloaded and registered.
 
     Raises:
-        ModelNotFoundError: neither the store nor torchvision has it, or none was asked for and none is active.
-        WeightsUnavailableError: torchvision's weights cannot be downloaded.
+        ModelNotFoundError: nobody has it, or none was asked for and none is active.
+        WeightsUnavailableError: its weights cannot be downloaded.
     """
     store = ModelStore(settings.store_path)
     if not reference:
         return serving_model(settings, store, Ledger(settings.ledger_url))
     try:
-        return store.find(reference.removeprefix("torchvision/"))
+        card = store.find(reference.rpartition("/")[2])
+        if "/" not in reference or card.architecture == canonical_architecture(reference):
+            return card
     except ModelNotFoundError:
         if "@" in reference or not _is_published(reference):
             raise
     return register_published(store, reference)
 
 
-def page_frame(pipeline: Pipeline) -> PageFrame:
+def page_frame(pipeline: Pipeline, threshold: float) -> PageFrame:
     """Return the page's title and subtitle: the version, and what made it in words."""
     made = f"{pipeline.explainer} on {pipeline.model}, boxes by {pipeline.fitter}"
-    threshold = pipeline.fitter_options.get("threshold")
     limits = {
         "IoU with the mask": pipeline.min_mask_iou,
         "probability in the crop": pipeline.min_crop_probability,
     }
     checked = "".join(f", {name} at least {limit:g}" for name, limit in limits.items() if limit)
-    return PageFrame(pipeline.version, f"{made} above {threshold} of the maximum{checked}")
+    return PageFrame(pipeline.version, f"{made} above {threshold:g} of the maximum{checked}")
 
 
 def page_entry(one: Annotated, limits: Limits, truth: tuple[tuple[str, Box], ...] = ()) -> PageEntry:
@@ -267,18 +278,20 @@ def page_entry(one: Annotated, limits: Limits, truth: tuple[tuple[str, Box], ...
     return PageEntry(one.source.name, pixels, one.outcome, truth=truth)
 
 
-def _labels(request: Request, card: Card) -> tuple[Control, tuple[tuple[str, str], ...], tuple[str, ...]]:
+def _labels(
+    request: Request, names: tuple[str, ...]
+) -> tuple[Control, tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Return the control to fill, the label map, and what a person should read about it."""
     if request.label_config is None:
         key = request.data_key or "image"
         return (
-            (*_asked(request.labels, card, key), ()) if request.labels else (every_class(card, key), (), ())
+            (*_asked(request.labels, names, key), ()) if request.labels else (every_class(names, key), (), ())
         )
     try:
         config = parse_label_config(request.label_config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise LabelConfigError(f"{request.label_config} cannot be read.", "Check the path.") from error
-    found = map_labels(card.labels, config.control)
+    found = map_labels(names, config.control)
     return config.control, found.pairs, (*config.notes, *found.warnings)
 
 
@@ -287,10 +300,12 @@ def _typed(plugin: object, options: dict[str, str]) -> dict[str, object]:
     return {name: getattr(plugin, name) for name in options}
 
 
-def _asked(labels: tuple[str, ...], card: Card, key: str) -> tuple[Control, tuple[tuple[str, str], ...]]:
+def _asked(
+    labels: tuple[str, ...], names: tuple[str, ...], key: str
+) -> tuple[Control, tuple[tuple[str, str], ...]]:
     """Return a control of the labels that were asked for, and the classes that they mean, however written."""
     control = Control("label", "image", tuple(LabelTag(label) for label in labels), key)
-    found = map_labels(card.labels, control)
+    found = map_labels(names, control)
     for label in found.unmapped_labels:
         close = ", ".join(map(repr, found.suggestions[label])) or "nothing like it"
         raise LabelUnknownError(f"The classifier knows no label {label!r}.", f"The closest are: {close}.")

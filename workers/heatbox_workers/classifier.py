@@ -1,6 +1,6 @@
 """The classifier that explainers meet: a frozen network, its card, and the tools of `heatbox.contract.Classifier`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -9,11 +9,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from heatbox.contract import HeadGradients
+from heatbox.contract import Embedded, HeadGradients
 from heatbox.models import Card
+from heatbox_workers.embeddings import record_embeddings
 from heatbox_workers.features import ForwardPass, find_gap_weights, forward_pass, rescore
 
 __all__ = ["TorchClassifier"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Pictures (N, 3, H, W), the forward pass that was made of them, and their embeddings (N, D)."""
+
+    images: Tensor
+    forward: ForwardPass
+    embeddings: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +34,14 @@ class TorchClassifier:
         card: what is known about it; `card.feature_layer` is filled in.
         network: in eval mode, no parameter requires a gradient.
         device: where images and network are.
+        state: what the explainer's `fit` returned; empty where it has none.
     """
 
     card: Card
     network: nn.Module
     device: torch.device
-    _seen: tuple[Tensor, ForwardPass] | None = field(default=None, repr=False)
+    state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    _seen: _Seen | None = field(default=None, repr=False)
     _gap: dict[str, Tensor | None] = field(default_factory=dict, repr=False)
 
     @property
@@ -65,27 +77,38 @@ class TorchClassifier:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return class probabilities as the card's head defines them: (N, C) -> (N, C)."""
-        return logits.softmax(1) if self.card.head == "softmax" else logits.sigmoid()
+        return logits.sigmoid() if self.card.head == "sigmoid" else logits.softmax(1)
 
-    def seen(self, images: Tensor) -> "TorchClassifier":
+    def seen(self, images: Tensor, layers: Sequence[str] = ()) -> "TorchClassifier":
         """Return the same classifier with one forward pass of `images` in hand.
 
         Its tools answer from that pass when they are asked about the very same tensor, so that choosing the classes
         and explaining them costs one forward pass together.
+
+        Args:
+            images: (N, 3, H, W).
+            layers: that are recorded besides the feature layer.
         """
-        return replace(self, _seen=(images, forward_pass(self.network, self.feature_layer, images)))
+        return replace(self, _seen=self._run(images, (self.feature_layer, *layers)))
 
     def logits(self, images: Tensor) -> Tensor:
         """Return class scores before the softmax, no graph: (N, 3, H, W) -> (N, C)."""
-        if self._seen and self._seen[0] is images:
-            return self._seen[1].logits.detach()
+        if self._seen and self._seen.images is images:
+            return self._seen.forward.logits.detach()
         with torch.no_grad():
             logits: Tensor = self.network(images)
         return logits
 
     def feature_maps(self, images: Tensor, layer: str = "auto") -> Tensor:
         """Return a layer's output, no graph: (N, 3, H, W) -> (N, K, h, w)."""
-        return self._pass(images, layer).maps.detach()
+        name = self._layer(layer)
+        return self._pass(images, (name,)).forward.layers[name].detach()
+
+    def embed(self, images: Tensor, layer: str = "auto") -> Embedded:
+        """Return a layer's output and the embeddings from one forward pass, no graph: (N, K, h, w) and (N, D)."""
+        name = self._layer(layer)
+        found = self._pass(images, (name,))
+        return Embedded(found.forward.layers[name].detach(), found.embeddings)
 
     def rescore(self, image: Tensor, maps: Tensor, layer: str = "auto") -> Tensor:
         """Return the scores of other maps in a layer's place: (1, 3, H, W), (B, K, h, w) -> (B, C); no graph."""
@@ -93,7 +116,14 @@ class TorchClassifier:
 
     def head_gradients(self, images: Tensor, targets: Tensor, layer: str = "auto") -> HeadGradients:
         """Return maps and gradients of each target from one forward pass; only the head records a graph."""
-        return self._pass(images, layer).gradients(targets)
+        return self.layer_gradients(images, targets, (layer,))[0]
+
+    def layer_gradients(
+        self, images: Tensor, targets: Tensor, layers: Sequence[str]
+    ) -> tuple[HeadGradients, ...]:
+        """Return maps and gradients of each target at several layers, from one forward pass."""
+        names = tuple(self._layer(layer) for layer in layers)
+        return self._pass(images, names).forward.gradients(targets, names)
 
     def gap_weights(self, layer: str = "auto") -> Tensor | None:
         """Return W (C, K) where logits = W GAP(A) + b holds numerically for the layer, else None."""
@@ -105,11 +135,21 @@ class TorchClassifier:
     def _layer(self, layer: str) -> str:
         return self.feature_layer if layer == "auto" else layer
 
-    def _pass(self, images: Tensor, layer: str) -> ForwardPass:
-        name = self._layer(layer)
-        if self._seen and self._seen[0] is images and name == self.feature_layer:
-            return self._seen[1]
-        return forward_pass(self.network, name, images)
+    def _pass(self, images: Tensor, layers: Sequence[str]) -> _Seen:
+        if self._seen and self._seen.images is images and self._seen.forward.layers.keys() >= set(layers):
+            return self._seen
+        return self._run(images, layers)
+
+    def _run(self, images: Tensor, layers: Sequence[str]) -> _Seen:
+        """Run the network once and keep layers' maps, the logits and the embeddings."""
+        with record_embeddings(self.network) as embeddings:
+            forward = forward_pass(self.network, tuple(dict.fromkeys(layers)), images)
+        if embeddings:
+            return _Seen(images, forward, embeddings[-1])
+        last = forward.layers.get(self.feature_layer)
+        if last is None:
+            last = forward_pass(self.network, self.feature_layer, images).maps
+        return _Seen(images, forward, last.detach().mean(dim=(2, 3)))
 
 
 def noise(side: int, device: torch.device, count: int = 2) -> Tensor:

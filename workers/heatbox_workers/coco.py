@@ -8,20 +8,20 @@ where the classifier has ImageNet's 1000 classes. Any other category is looked u
 A pair counts when its class has exactly one box in the picture, of at least 1 % of the picture's area.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
 from heatbox.boxes import Box
-from heatbox.errors import LabelUnknownError, TasksFileError
+from heatbox.errors import DatasetError, LabelUnknownError
 from heatbox.label_config import Control, LabelTag
 from heatbox.labels import map_labels
 
-__all__ = ["Sample", "Truth", "read_coco"]
+__all__ = ["Sample", "Truth", "classes_by_name", "read_boxes", "read_coco"]
 
 IMAGENET_CLASSES = 1000
 SMALLEST = 0.01  # of the picture's area
@@ -30,7 +30,7 @@ _REMEDY = "Give a folder with images/ and annotations.json (COCO), or a COCO fil
 
 @dataclass(frozen=True)
 class Truth:
-    """The one box of a category in a picture.
+    """A box in a picture.
 
     Attributes:
         category: name in the data set.
@@ -81,7 +81,7 @@ class _Coco(BaseModel):
 def read_coco(
     source: Path, labels: Sequence[str], images: Path | None = None
 ) -> tuple[list[Sample], list[str]]:
-    """Read a data set and find the classes of its categories.
+    """Read the pairs of a data set that count, and find the classes of its categories.
 
     Args:
         source: a folder with `images/` and `annotations.json`, or a COCO file.
@@ -92,19 +92,36 @@ def read_coco(
         The pictures that have at least one pair, in the file's order, and the names of categories without a class.
 
     Raises:
-        TasksFileError: the file is missing or is not COCO, or there is no folder of pictures.
+        DatasetError: the file is missing or is not COCO, or there is no folder of pictures.
         LabelAmbiguousError: two categories claim one class.
     """
+    samples, unmapped = read_boxes(source, labels, images)
+    counting = (replace(sample, truths=tuple(_pairs(sample))) for sample in samples)
+    return [sample for sample in counting if sample.truths], unmapped
+
+
+def read_boxes(
+    source: Path, labels: Sequence[str], images: Path | None = None
+) -> tuple[list[Sample], list[str]]:
+    """Read every picture of a data set with all boxes of categories that have a class; as `read_coco` otherwise."""
     file = source / "annotations.json" if source.is_dir() else source
     folder = images or file.parent / "images"
     coco = _parse(file)
     if not folder.is_dir():
-        raise TasksFileError(f"There is no folder of pictures {folder}.", _REMEDY)
+        raise DatasetError(f"There is no folder of pictures {folder}.", _REMEDY)
     classes = _classes(coco.categories, labels)
+    boxes: dict[int, list[_Annotation]] = defaultdict(list)
+    for annotation in coco.annotations:
+        boxes[annotation.image_id].append(annotation)
+    names = {category.id: category.name for category in coco.categories}
     samples = [
-        Sample(folder / image.file_name, image.width, image.height, truths)
-        for image, truths in _truths(coco, classes)
-        if truths
+        Sample(
+            folder / image.file_name,
+            image.width,
+            image.height,
+            tuple(_truths(image, boxes[image.id], names, classes)),
+        )
+        for image in coco.images
     ]
     return samples, [category.name for category in coco.categories if not classes[category.id]]
 
@@ -114,18 +131,18 @@ def _parse(file: Path) -> _Coco:
         return _Coco.model_validate_json(file.read_bytes())
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise TasksFileError(f"{file} cannot be read: {reason}.", _REMEDY) from error
+        raise DatasetError(f"{file} cannot be read: {reason}.", _REMEDY) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise TasksFileError(f"{file} is not COCO: {where or 'file'}: {first['msg']}.", _REMEDY) from error
+        raise DatasetError(f"{file} is not COCO: {where or 'file'}: {first['msg']}.", _REMEDY) from error
 
 
 def _classes(categories: Sequence[_Category], labels: Sequence[str]) -> dict[int, tuple[int, ...]]:
     """Return the class indices of each category, none for those that no class stands for."""
     imagenet = len(labels) == IMAGENET_CLASSES
     named = {one.id for one in categories if imagenet and "imagenet_indices" in one.model_fields_set}
-    by_name = _classes_by_name([one.name for one in categories if one.id not in named], labels)
+    by_name = classes_by_name([one.name for one in categories if one.id not in named], labels)
     return {
         one.id: tuple(i for i in one.imagenet_indices or () if 0 <= i < IMAGENET_CLASSES)
         if one.id in named
@@ -134,7 +151,8 @@ def _classes(categories: Sequence[_Category], labels: Sequence[str]) -> dict[int
     }
 
 
-def _classes_by_name(names: Sequence[str], labels: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def classes_by_name(names: Sequence[str], labels: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the class indices of each name, by the rules of `heatbox.labels`; none for a name without a class."""
     control = Control("label", "image", tuple(LabelTag(name) for name in names), "image")
     try:
         pairs = map_labels(labels, control).pairs if names else ()
@@ -144,18 +162,25 @@ def _classes_by_name(names: Sequence[str], labels: Sequence[str]) -> dict[str, t
     return {name: tuple(sorted(index[found] for found, label in pairs if label == name)) for name in names}
 
 
-def _truths(coco: _Coco, classes: dict[int, tuple[int, ...]]) -> Iterator[tuple[_Image, tuple[Truth, ...]]]:
-    """Yield each picture with the pairs that count."""
-    names = {category.id: category.name for category in coco.categories}
-    boxes: dict[int, dict[int, list[tuple[float, float, float, float]]]] = defaultdict(dict)
-    for annotation in coco.annotations:
-        boxes[annotation.image_id].setdefault(annotation.category_id, []).append(annotation.bbox)
-    for image in coco.images:
-        floor = SMALLEST * image.width * image.height
-        found = []
-        for category, (first, *others) in boxes[image.id].items():
-            x, y, width, height = first
-            box = Box.clipped((x, y, x + width, y + height), image.width, image.height)
-            if not others and classes.get(category) and width * height >= floor and box is not None:
-                found.append(Truth(names[category], classes[category], box))
-        yield image, tuple(found)
+def _truths(
+    image: _Image,
+    annotations: Sequence[_Annotation],
+    names: Mapping[int, str],
+    classes: Mapping[int, tuple[int, ...]],
+) -> Iterator[Truth]:
+    """Yield the boxes of a picture whose category has a class."""
+    for annotation in annotations:
+        x, y, width, height = annotation.bbox
+        box = Box.clipped((x, y, x + width, y + height), image.width, image.height)
+        if box is not None and classes.get(annotation.category_id):
+            yield Truth(names[annotation.category_id], classes[annotation.category_id], box)
+
+
+def _pairs(sample: Sample) -> Iterator[Truth]:
+    """Yield the boxes that are the only ones of their category and large enough to count."""
+    often = Counter(truth.category for truth in sample.truths)
+    floor = SMALLEST * sample.width * sample.height
+    for truth in sample.truths:
+        x1, y1, x2, y2 = truth.box.as_xyxy()
+        if often[truth.category] == 1 and (x2 - x1) * (y2 - y1) >= floor:
+            yield truth

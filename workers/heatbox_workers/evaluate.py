@@ -17,7 +17,13 @@ from torch import Tensor
 
 from heatbox.boxes import iou_matrix
 from heatbox.contract import BoxFitter, Evidence, Explainer, Fit
-from heatbox.errors import HeatboxError, PictureUnreadableError, PluginBrokenError, UnsupportedError
+from heatbox.errors import (
+    HeatboxError,
+    NotFittedError,
+    PictureUnreadableError,
+    PluginBrokenError,
+    UnsupportedError,
+)
 from heatbox.heatmaps import connected_components
 from heatbox.images import Limits, Picture, read_picture
 from heatbox.metrics import THRESHOLDS, pointing_hit
@@ -58,12 +64,14 @@ class Contest:
         fitters: at least one.
         normalisation: how heatmaps become [0, 1].
         thresholds: (T,) the grid on which each fitter runs.
+        states: what explainers with `fit` have learnt about the classifier.
     """
 
     explainers: Mapping[str, Explainer]
     fitters: Mapping[str, BoxFitter]
     normalisation: Normalisation = "max"
     thresholds: Sequence[float] = THRESHOLDS
+    states: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 @dataclass
@@ -207,7 +215,8 @@ def _measure(
     """Measure one explainer on one picture and return a heatmap per pair, none when it fails."""
     record, explainer, pairs = found.records[name], found.contest.explainers[name], len(shot.targets)
     try:
-        seconds, evidence = _timed(classifier, lambda: _explain(name, explainer, classifier, shot))
+        informed = replace(classifier, state=found.contest.states.get(name, {}))
+        seconds, evidence = _timed(classifier, lambda: _explain(name, explainer, informed, shot))
         raise_for_evidence(evidence, pairs, classifier.input_size)
         fitted = [
             _fit(found.contest, evidence, row, classifier.input_size, shot.truth[row]) for row in range(pairs)
@@ -225,6 +234,11 @@ def _measure(
 
 
 def _explain(name: str, explainer: Explainer, classifier: TorchClassifier, shot: _Shot) -> Evidence:
+    if hasattr(explainer, "fit") and not classifier.state:
+        raise NotFittedError(
+            f"{name} has not learnt from examples for {classifier.card.id}.",
+            f"Run: heatbox fit {name.split(maxsplit=1)[0]} DATASET --model {classifier.card.id}.",
+        )
     try:
         return explainer(classifier, shot.images, shot.targets)
     except HeatboxError:

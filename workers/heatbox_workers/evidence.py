@@ -39,6 +39,10 @@ def raise_for_evidence(evidence: object, targets: int, side: int) -> Evidence:
         for box, score in zip(boxes, scores, strict=True):
             _expect(box, (None, 4), torch.float32, "boxes")
             _expect(score, (len(box),), torch.float32, "scores")
+    if evidence.confidences is not None:
+        _expect(evidence.confidences, (targets,), torch.float32, "confidences")
+        if not evidence.confidences.isfinite().all():
+            raise EvidenceError("A confidence is not finite.", _REMEDY)
     return evidence
 
 

@@ -13,11 +13,14 @@ from rq import get_current_job
 from heatbox.addresses import resolve
 from heatbox.annotation import Annotation
 from heatbox.errors import HeatboxError
+from heatbox.fitted import find_state
 from heatbox.images import Limits
 from heatbox.models import ModelStore
 from heatbox.pipeline import Pipeline
 from heatbox.settings import Settings
 from heatbox_workers.annotate import make_annotator
+from heatbox_workers.classifier import TorchClassifier
+from heatbox_workers.fitting import with_state
 from heatbox_workers.loading import load_classifier
 
 __all__ = ["Annotators", "annotate_addresses", "use"]
@@ -32,20 +35,29 @@ class Annotators:
     """Annotators over the classifiers that were used last, which stay in memory for the next job."""
 
     def __init__(self, settings: Settings) -> None:
-        store = ModelStore(settings.store_path)
+        self._store = store = ModelStore(settings.store_path)
         self._classifier = lru_cache(_KEPT)(lambda model: load_classifier(store, store.find(model)))
+        self._fitted = lru_cache(_KEPT)(self._with_state)
         self._roots = settings.local_roots
         self._limits = Limits.from_settings(settings)
 
     def annotate(self, pipeline: Pipeline, addresses: Sequence[str]) -> list[Annotation | HeatboxError]:
         """Return one annotation or error per address, in order."""
         try:
-            annotator = make_annotator(pipeline, self._classifier(pipeline.model), self._limits)
+            classifier = self._fitted(pipeline.model, pipeline.explainer, pipeline.state)
+            annotator = make_annotator(pipeline, classifier, self._limits)
         except HeatboxError as error:
             return [error for _ in addresses]
         paths = [self._resolve(address) for address in addresses]
         found = annotator.annotate([path for path in paths if isinstance(path, Path)])
         return [next(found) if isinstance(path, Path) else path for path in paths]
+
+    def _with_state(self, model: str, explainer: str, state: str) -> TorchClassifier:
+        """Return a model's classifier with an explainer's state in hand, if it has one."""
+        classifier = self._classifier(model)
+        if not state:
+            return classifier
+        return with_state(classifier, find_state(self._store, classifier.card, explainer, state))
 
     def _resolve(self, address: str) -> Path | HeatboxError:
         try:

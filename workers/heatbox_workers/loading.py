@@ -1,7 +1,7 @@
 """Loading and registering classifiers: nothing unsafe is ever unpickled, and no model enters the store untried."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from heatbox.errors import ModelInvalidError, ModelNotFoundError, OutputError
 from heatbox.models import Card, ModelStore, file_sha256, make_card, read_card
 from heatbox_workers.classifier import TorchClassifier, noise
+from heatbox_workers.embeddings import use_cosine_head
 from heatbox_workers.features import find_feature_layer, forward_pass
 from heatbox_workers.networks import (
     build_network,
@@ -24,6 +25,8 @@ from heatbox_workers.networks import (
 )
 
 __all__ = [
+    "State",
+    "build_from_card",
     "load_classifier",
     "make_classifier",
     "read_state",
@@ -59,15 +62,23 @@ def load_classifier(store: ModelStore, card: Card) -> TorchClassifier:
 
 def make_classifier(card: Card, state: State) -> TorchClassifier:
     """Build the card's network, fill in the weights, freeze it, and find its feature layer where none is named."""
-    network = build_network(card.architecture, card.architecture_options, len(card.labels))
-    if card.padding == "tf_same":
-        use_same_padding(network)
+    network = build_from_card(card)
     _fill(network, state, card.name)
     where = device()
     frozen = network.requires_grad_(requires_grad=False).eval().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with _failures_told():
         layer = card.feature_layer or find_feature_layer(frozen, noise(card.input_size, where))
     return TorchClassifier(card.model_copy(update={"feature_layer": layer}), frozen, where)
+
+
+def build_from_card(card: Card) -> nn.Module:
+    """Return the card's network with its padding and its head, untrained."""
+    network = build_network(card.architecture, card.architecture_options, len(card.labels))
+    if card.padding == "tf_same":
+        use_same_padding(network)
+    if card.head == "arcface":
+        use_cosine_head(network, card.head_scale)
+    return network
 
 
 def register(store: ModelStore, card: Card, state: State) -> Card:
@@ -97,11 +108,11 @@ def register(store: ModelStore, card: Card, state: State) -> Card:
 
 
 def register_published(store: ModelStore, architecture: str, **changes: Any) -> Card:  # noqa: ANN401 - the fields of Card
-    """Download a torchvision network's published weights and register it; `changes` replace fields of the card."""
+    """Download a network's published weights and register it; `changes` replace fields of the card."""
     canonical = canonical_architecture(architecture)
     published = published_weights(canonical)
     fields = {
-        "name": canonical.removeprefix("torchvision/"),
+        "name": canonical.rpartition("/")[2],
         "architecture": canonical,
         "labels": published.labels,
         "input_size": published.input_size,
@@ -112,8 +123,21 @@ def register_published(store: ModelStore, architecture: str, **changes: Any) -> 
     return register(store, make_card(**{**fields, **changes}), published.state)
 
 
-def register_file(store: ModelStore, weights: Path, card: Path, **changes: Any) -> Card:  # noqa: ANN401 - the fields of Card
+def register_file(
+    store: ModelStore,
+    weights: Path,
+    card: Path,
+    complete: Callable[[Card, State], State] = lambda _, state: state,
+    **changes: Any,  # noqa: ANN401 - the fields of Card
+) -> Card:
     """Register a weights file with its card file; `changes` replace fields of the card.
+
+    Args:
+        store: that it is registered in.
+        weights: the weights file.
+        card: the card file.
+        complete: adds to the state what the file lacks.
+        changes: replace fields of the card.
 
     Raises:
         ModelInvalidError: the card names a checksum that the weights file does not have.
@@ -124,8 +148,8 @@ def register_file(store: ModelStore, weights: Path, card: Path, **changes: Any) 
         raise ModelInvalidError(
             f"{weights.name} does not have the sha256 that {card.name} names.", "Fetch the weights again."
         )
-    fields = {**written.model_dump(), "sha256": "", **changes}
-    return register(store, make_card(**fields), state)
+    described = make_card(**{**written.model_dump(), "sha256": "", **changes})
+    return register(store, described, complete(described, state))
 
 
 def read_state(path: Path) -> State:
@@ -181,7 +205,7 @@ def _failures_told() -> Iterator[None]:
     """Tell whatever a network raises when it runs as the model's error."""
     try:
         yield
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise ModelInvalidError(
             f"The network does not run: {error}.", "Check input_size and architecture in the card."
         ) from error

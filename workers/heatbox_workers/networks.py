@@ -1,11 +1,11 @@
-"""Networks by name: torchvision's classification networks and heatbox's own small one, always built without weights.
+"""Networks by name: those of torchvision and timm, and heatbox's own small one, always built without weights.
 
-`torchvision/<name>` is any name of `torchvision.models.list_models`; `heatbox/tiny` is the network of the demo.
+`torchvision/<name>` is any name of `torchvision.models.list_models`, `timm/<name>` any of `timm.list_models`;
+`heatbox/tiny` is the network of the demo.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 from urllib.error import URLError
@@ -15,30 +15,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heatbox.errors import ModelInvalidError, ModelNotFoundError, WeightsUnavailableError
+from heatbox_workers import timm_networks
+from heatbox_workers.published import Published, unique
 from heatbox_workers.tiny import TinyNet
 
-__all__ = ["Published", "build_network", "canonical_architecture", "published_weights", "use_same_padding"]
-
-
-@dataclass(frozen=True)
-class Published:
-    """Weights that torchvision publishes for a network, with what belongs to them."""
-
-    state: dict[str, Tensor]
-    labels: tuple[str, ...]
-    input_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    source: str
+__all__ = ["build_network", "canonical_architecture", "published_weights", "use_same_padding"]
 
 
 def canonical_architecture(name: str) -> str:
-    """Return `torchvision/<name>` or `heatbox/tiny` for a name with or without its family.
+    """Return `torchvision/<name>`, `timm/<name>` or `heatbox/tiny`; torchvision's names need no family in front.
 
     Raises:
-        ModelNotFoundError: no family has this network, with the nearest name.
+        ModelNotFoundError: no family has this network, with the nearest names; or timm is not installed.
     """
     if name == "heatbox/tiny":
+        return name
+    if name.startswith("timm/"):
+        timm_networks.require(name.removeprefix("timm/"))
         return name
     from torchvision import models  # takes seconds, and our own network needs none of it
 
@@ -46,9 +39,19 @@ def canonical_architecture(name: str) -> str:
     known = models.list_models(module=models)
     if plain in known:
         return f"torchvision/{plain}"
-    close = get_close_matches(plain, known, n=1)
-    hint = f"Did you mean {close[0]!r}?" if close else "Any classification network of torchvision will do."
-    raise ModelNotFoundError(f"No network is called {name!r}.", hint)
+    raise ModelNotFoundError(f"No network is called {name!r}.", _hint(plain, known))
+
+
+def _hint(plain: str, known: Sequence[str]) -> str:
+    """Return the nearest names of both families; where timm has this very name, that one alone."""
+    others = timm_networks.names()
+    if plain in others:
+        return f"Did you mean 'timm/{plain}'?"
+    close = get_close_matches(plain, known, n=2)
+    close += [f"timm/{other}" for other in get_close_matches(plain, others, n=2)]
+    if close:
+        return f"Did you mean {' or '.join(map(repr, close))}?"
+    return "Any classification network of torchvision will do, and any of timm as timm/NAME."
 
 
 def build_network(architecture: str, options: Mapping[str, Any], classes: int) -> nn.Module:
@@ -62,12 +65,14 @@ def build_network(architecture: str, options: Mapping[str, Any], classes: int) -
     try:
         if name == "heatbox/tiny":
             return TinyNet(classes, **options)
+        if name.startswith("timm/"):
+            return timm_networks.build(name.removeprefix("timm/"), options, classes)
         from torchvision import models
 
         extra = {"init_weights": False} if name.endswith(("/googlenet", "/inception_v3")) else {}
         plain = name.removeprefix("torchvision/")
         network = models.get_model(plain, weights=None, num_classes=classes, **{**extra, **options})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ModelInvalidError(
             f"{name} cannot be built: {error}.", "Check architecture_options in the model card."
         ) from error
@@ -75,13 +80,15 @@ def build_network(architecture: str, options: Mapping[str, Any], classes: int) -
 
 
 def published_weights(architecture: str) -> Published:
-    """Download (or take from torch's cache) the best published weights of a torchvision network.
+    """Download (or take from the cache) the best published weights of a network of torchvision or timm.
 
     Raises:
         ModelNotFoundError: no such network, or none published for it.
         WeightsUnavailableError: they cannot be downloaded.
     """
     name = canonical_architecture(architecture)
+    if name.startswith("timm/"):
+        return timm_networks.download(name.removeprefix("timm/"))
     if not name.startswith("torchvision/"):
         raise ModelNotFoundError(
             f"{name} has no published weights.",
@@ -101,7 +108,7 @@ def published_weights(architecture: str) -> Published:
         ) from error
     return Published(
         state={key: value for key, value in state.items() if not key.startswith(("aux", "AuxLogits"))},
-        labels=_unique(weights.meta["categories"]),
+        labels=unique(weights.meta["categories"]),
         input_size=int(transforms.crop_size[0]),
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
@@ -140,16 +147,6 @@ def _without_auxiliary_heads(network: nn.Module) -> nn.Module:
             setattr(network, name, None)
             network.__dict__["aux_logits"] = False
     return network
-
-
-def _unique(labels: list[str]) -> tuple[str, ...]:
-    """Number the names that ImageNet uses twice (crane, maillot): `crane`, `crane (2)`."""
-    seen: dict[str, int] = {}
-    unique = []
-    for label in labels:
-        seen[label] = seen.get(label, 0) + 1
-        unique.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
-    return tuple(unique)
 
 
 def parameter_count(network: nn.Module) -> int:

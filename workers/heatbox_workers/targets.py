@@ -37,7 +37,8 @@ def classes_by_label(pipeline: Pipeline, classes: tuple[str, ...]) -> dict[str, 
         if label not in known:
             close = get_close_matches(label, known, n=3, cutoff=0.5)
             hint = f"Did you mean {', '.join(map(repr, close))}?" if close else "See `heatbox models show`."
-            raise LabelUnknownError(f"The classifier knows no label {label!r}.", hint)
+            whose = "The project has" if pipeline.label_map else "The classifier knows"
+            raise LabelUnknownError(f"{whose} no label {label!r}.", hint)
     return {label: known[label] for label in pipeline.labels} if pipeline.labels else known
 
 

@@ -17,7 +17,13 @@ from heatbox.errors import HeatboxError, ModelError
 
 __all__ = ["app", "main"]
 
-_SECTIONS = {"annotate": "Annotate", "demo": "Annotate", "evaluate": "Annotate", "work": "Serve"}
+_SECTIONS = {
+    "annotate": "Annotate",
+    "demo": "Annotate",
+    "evaluate": "Annotate",
+    "fit": "Annotate",
+    "work": "Serve",
+}
 _TORCH_EXTRA = {"safetensors", "sklearn", "torch", "torchvision"}
 
 

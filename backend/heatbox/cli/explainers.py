@@ -35,6 +35,7 @@ def explainers(
             options = "\n".join(
                 f"{option.name}: {option.type} = {option.default!r}" for option in plugin.options
             )
-            state = "[green]ok[/]" if plugin.error is None else f"[red]{escape(plugin.error)}[/]"
+            ready = "[green]ok[/], after heatbox fit" if plugin.learns else "[green]ok[/]"
+            state = ready if plugin.error is None else f"[red]{escape(plugin.error)}[/]"
             table.add_row(plugin.name, plugin.distribution, plugin.version, escape(options), state)
         out().print(table)

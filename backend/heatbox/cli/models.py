@@ -55,12 +55,18 @@ def list_models(
 
 @app.command()
 def show(reference: Reference) -> None:
-    """Print a model's card as JSON."""
+    """Print a model's card as JSON, and what explainers have learnt about it."""
+    from heatbox.fitted import list_states
     from heatbox.models import ModelStore
     from heatbox.settings import read_settings
 
-    card = ModelStore(read_settings(os.environ).store_path).find(reference)
-    out().print_json(data={"version": card.version, **card.model_dump(mode="json")})
+    store = ModelStore(read_settings(os.environ).store_path)
+    card = store.find(reference)
+    fitted = [
+        {"explainer": one.explainer, "state": one.id, "examples": one.examples, "options": dict(one.options)}
+        for one in list_states(store, card)
+    ]
+    out().print_json(data={"version": card.version, **card.model_dump(mode="json"), "fitted": fitted})
 
 
 @app.command()

@@ -176,6 +176,8 @@ def _answer(
             _log_failure(task, "{code}: {message} {remedy}".format_map(entry["error"]))
             continue
         annotation = Annotation.from_dict(entry["annotation"])
+        for one in annotation.rejected:
+            _log_failure(task, f"rejected a box of {one.region.label}: {one.reason}")
         item = index if serving.control.value_list else None
         found.append(prediction(annotation, serving.control, serving.pipeline.version, item))
     return join_predictions(found) if found else []

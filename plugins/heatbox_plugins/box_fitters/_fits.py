@@ -32,6 +32,13 @@ class Component:
         height, width = self.pixels.shape
         return self.x, self.y, self.x + width, self.y + height
 
+    def trimmed(self, part: float) -> tuple[int, int, int, int]:
+        """Return the box without thin ends: a side moves in while at most this part of the pixels is behind it."""
+        left, right = _thin_ends(self.pixels.sum(axis=0), part)
+        top, bottom = _thin_ends(self.pixels.sum(axis=1), part)
+        x1, y1, x2, y2 = self.box
+        return x1 + left, y1 + top, x2 - right, y2 - bottom
+
     def peak(self, heatmap: NDArray[np.float32]) -> float:
         """Return the largest heat in the component; heatmap (H, W)."""
         x1, y1, x2, y2 = self.box
@@ -71,3 +78,9 @@ def require_part(name: str, value: float) -> None:
     if not 0 <= value < 1:
         msg = f"{name} must be at least 0 and below 1, got {value!r}"
         raise ValueError(msg)
+
+
+def _thin_ends(counts: NDArray[np.int64], part: float) -> tuple[int, int]:
+    """Return how many columns at the left and at the right hold at most this part of all pixels; counts (w,)."""
+    limit = part * counts.sum()
+    return int((counts.cumsum() <= limit).sum()), int((counts[::-1].cumsum() <= limit).sum())

@@ -25,21 +25,29 @@ class Components:
         min_area: smaller components are dropped, as part of the map's area.
         min_score: components with a lower peak are dropped, as part of the map's maximum.
         max_boxes: at most so many boxes, the hottest first.
+        trim: each side of a box moves in as long as at most this part of the component's pixels is left outside it, so
+            that a thin arm of heat does not widen the box; below 0.5, and 0 keeps the whole component in its box.
     """
 
-    threshold: float = 0.3
+    threshold: float = 0.2
     min_area: float = 0.005
     min_score: float = 0.0
     max_boxes: int = 10
+    trim: float = 0.02
 
     def __post_init__(self) -> None:
         require_part("threshold", self.threshold)
         require_part("min_area", self.min_area)
         require_part("min_score", self.min_score)
         require_count("max_boxes", self.max_boxes)
+        if not 0 <= self.trim < 0.5:  # noqa: PLR2004 - two sides cannot take more than all
+            msg = f"trim must be at least 0 and below 0.5, got {self.trim!r}"
+            raise ValueError(msg)
 
     def __call__(self, heatmap: NDArray[np.float32]) -> Fit:
         """Fit boxes to a heatmap (H, W) in [0, 1]; a box's score is the peak of its component."""
         mask = heatmap > self.threshold
-        found = ((part.peak(heatmap), *part.box) for part in large_components(mask, self.min_area))
+        found = (
+            (part.peak(heatmap), *part.trimmed(self.trim)) for part in large_components(mask, self.min_area)
+        )
         return ranked_fit(mask, (row for row in found if row[0] >= self.min_score), self.max_boxes)

@@ -24,7 +24,7 @@ class Enclosing:
         threshold: the mask is heat above this part of the map's maximum.
     """
 
-    threshold: float = 0.3
+    threshold: float = 0.2
 
     def __post_init__(self) -> None:
         require_part("threshold", self.threshold)

@@ -40,7 +40,7 @@ class MaxIoU:
         max_boxes: at most so many boxes; only with `per_component`.
     """
 
-    threshold: float = 0.3
+    threshold: float = 0.2
     per_component: bool = False
     min_area: float = 0.005
     max_boxes: int = 10

@@ -9,6 +9,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from heatbox.contract import Classifier, Evidence
 from heatbox_plugins.explainers.grad_cam import GradCAM
+from heatbox_plugins.options import require_ranges
 from heatbox_plugins.super_resolution import Operator, pyramid, super_resolve
 
 __all__ = ["AugmentedGradCAM"]
@@ -72,11 +73,7 @@ class AugmentedGradCAM:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                msg = f"{name} must be from {low:g} to {high:g}, got {value!r}"
-                raise ValueError(msg)
+        require_ranges(self, _RANGES)
 
     def __call__(self, classifier: Classifier, images: Tensor, targets: Tensor) -> Evidence:
         """Explain a batch: (N, 3, H, W), (M, 2) -> heatmaps (M, resolution, resolution)."""

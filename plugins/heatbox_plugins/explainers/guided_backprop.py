@@ -1,7 +1,7 @@
 """Guided backpropagation: the pixels that speak for a class, with every ReLU passing on positive gradients only."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -30,6 +30,7 @@ class GuidedBackprop:
 
     sign: Literal["absolute", "positive"] = "absolute"
     blur: float = 0.018
+    box_threshold: ClassVar[float] = 0.05
 
     def __post_init__(self) -> None:
         if self.sign not in {"absolute", "positive"}:

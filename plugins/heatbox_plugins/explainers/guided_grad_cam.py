@@ -1,6 +1,7 @@
 """Guided Grad-CAM: the sharp lines of guided backpropagation where Grad-CAM sees the class."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional
@@ -29,6 +30,7 @@ class GuidedGradCAM:
 
     layer: str = "auto"
     blur: float = 0.018
+    box_threshold: ClassVar[float] = 0.05
 
     def __post_init__(self) -> None:
         require_blur(self.blur)

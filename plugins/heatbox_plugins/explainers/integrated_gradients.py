@@ -1,12 +1,12 @@
 """Integrated gradients through captum: what each pixel adds on the way from a blank picture to this one."""
 
 from dataclasses import dataclass
+from functools import partial
 
-import torch
 from torch import Tensor
 
 from heatbox.contract import Classifier, Evidence
-from heatbox_plugins.captum_adapter import require_captum, why_no_captum
+from heatbox_plugins.captum_adapter import attribute_each, why_no_captum
 from heatbox_plugins.guided import require_blur, smooth
 
 __all__ = ["IntegratedGradients"]
@@ -47,18 +47,14 @@ class IntegratedGradients:
 
     def __call__(self, classifier: Classifier, images: Tensor, targets: Tensor) -> Evidence:
         """Explain a batch: (N, 3, H, W), (M, 2) -> heatmaps (M, H, W)."""
-        require_captum()
-        parts = torch.zeros(len(targets), *images.shape[1:], device=images.device)
-        for row, (image, target) in enumerate(targets.tolist()):
-            parts[row] = self._parts(classifier, images[image : image + 1], target)
+        parts = attribute_each(images, targets, partial(self._parts, classifier))
         return Evidence(heatmaps=smooth(parts.abs().sum(1), self.blur))
 
     def _parts(self, classifier: Classifier, image: Tensor, target: int) -> Tensor:
-        """Return what each value adds to one class's logit: (1, 3, H, W) -> (3, H, W)."""
+        """Return what each value adds to one class's logit: (1, 3, H, W) -> (1, 3, H, W)."""
         from captum.attr import IntegratedGradients as CaptumGradients  # type: ignore[import-untyped]
 
-        with torch.enable_grad():
-            parts: Tensor = CaptumGradients(classifier.network).attribute(
-                image, target=target, n_steps=self.steps, internal_batch_size=_STEPS_PER_PASS
-            )
-        return parts[0].detach()
+        parts: Tensor = CaptumGradients(classifier.network).attribute(
+            image, target=target, n_steps=self.steps, internal_batch_size=_STEPS_PER_PASS
+        )
+        return parts

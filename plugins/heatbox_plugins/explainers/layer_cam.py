@@ -44,9 +44,14 @@ class LayerCAM:
             msg = f"gamma is greater than 0, got {self.gamma}"
             raise ValueError(msg)
 
+    def watches(self, classifier: Classifier) -> tuple[str, ...]:
+        """Return the layers that are asked for in one call."""
+        return tuple(classifier.feature_layer if layer == "auto" else layer for layer in self.layers)
+
     def __call__(self, classifier: Classifier, images: Tensor, targets: Tensor) -> Evidence:
         """Explain a batch: (N, 3, H, W), (M, 2) -> heatmaps (M, h, w)."""
-        maps = [_layer_map(classifier, images, targets, layer) for layer in self.layers]
+        found = classifier.layer_gradients(images, targets, self.layers)
+        maps = [(head.gradients.relu() * head.maps).sum(dim=1).relu() for head in found]
         if len(maps) == 1:
             return Evidence(heatmaps=maps[0])
         return Evidence(heatmaps=fuse([self._scaled(single, images.shape[2]) for single in maps]))
@@ -63,8 +68,3 @@ def fuse(maps: list[Tensor]) -> Tensor:
     size = max(single.shape[1] for single in maps), max(single.shape[2] for single in maps)
     resized = [interpolate(single[:, None], size, mode="bilinear")[:, 0] for single in maps]
     return torch.stack(resized).amax(dim=0)
-
-
-def _layer_map(classifier: Classifier, images: Tensor, targets: Tensor, layer: str) -> Tensor:
-    head = classifier.head_gradients(images, targets, layer)
-    return (head.gradients.relu() * head.maps).sum(dim=1).relu()

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from heatbox.contract import Classifier, Evidence
+from heatbox_plugins.options import require_ranges
 
 __all__ = ["RISE"]
 
@@ -60,11 +61,7 @@ class RISE:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                msg = f"{name} must be from {low:g} to {high:g}, got {value!r}"
-                raise ValueError(msg)
+        require_ranges(self, _RANGES)
 
     def __call__(self, classifier: Classifier, images: Tensor, targets: Tensor) -> Evidence:
         """Explain a batch: (N, 3, H, W), (M, 2) -> heatmaps (M, H, W)."""

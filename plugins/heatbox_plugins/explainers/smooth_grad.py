@@ -1,12 +1,12 @@
 """SmoothGrad through captum: the gradient of the class score, averaged over noisy copies of the picture."""
 
 from dataclasses import dataclass
+from functools import partial
 
-import torch
 from torch import Tensor
 
 from heatbox.contract import Classifier, Evidence
-from heatbox_plugins.captum_adapter import require_captum, seeded, why_no_captum
+from heatbox_plugins.captum_adapter import attribute_each, seeded, why_no_captum
 from heatbox_plugins.guided import require_blur, smooth
 
 __all__ = ["SmoothGrad"]
@@ -53,17 +53,14 @@ class SmoothGrad:
 
     def __call__(self, classifier: Classifier, images: Tensor, targets: Tensor) -> Evidence:
         """Explain a batch: (N, 3, H, W), (M, 2) -> heatmaps (M, H, W)."""
-        require_captum()
-        gradients = torch.zeros(len(targets), *images.shape[1:], device=images.device)
-        for row, (image, target) in enumerate(targets.tolist()):
-            gradients[row] = self._gradient(classifier, images[image : image + 1], target)
+        gradients = attribute_each(images, targets, partial(self._gradient, classifier))
         return Evidence(heatmaps=smooth(gradients.abs().sum(1), self.blur))
 
     def _gradient(self, classifier: Classifier, image: Tensor, target: int) -> Tensor:
-        """Return the mean gradient of one class: (1, 3, H, W) -> (3, H, W)."""
+        """Return the mean gradient of one class: (1, 3, H, W) -> (1, 3, H, W)."""
         from captum.attr import NoiseTunnel, Saliency  # type: ignore[import-untyped]
 
-        with torch.enable_grad(), seeded(self.seed, image.device):
+        with seeded(self.seed, image.device):
             gradient: Tensor = NoiseTunnel(Saliency(classifier.network)).attribute(
                 image,
                 nt_type="smoothgrad",
@@ -73,4 +70,4 @@ class SmoothGrad:
                 target=target,
                 abs=False,
             )
-        return gradient[0].detach()
+        return gradient

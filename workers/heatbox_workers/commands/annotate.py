@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -41,7 +41,7 @@ def annotate(
     ] = None,
     explainer: Annotated[
         str, typer.Option("--explainer", "-e", help="See `heatbox explainers`.")
-    ] = "grad_cam",
+    ] = "fused_cam",
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,7 +60,7 @@ def annotate(
             "-t",
             min=0.001,
             max=0.999,
-            help="Box threshold as part of the heatmap's maximum; default: the model card's, then 0.3.",
+            help="Box threshold as part of the heatmap's maximum; default: the explainer's, the card's, then 0.2.",
         ),
     ] = None,
     explainer_option: Annotated[
@@ -79,6 +79,10 @@ def annotate(
         float, typer.Option(min=0, max=1, help="Classes below are not explained.")
     ] = 0.25,
     max_labels: Annotated[int, typer.Option(min=1, help="At most so many classes per picture.")] = 3,
+    normalisation: Annotated[
+        Literal["max", "minmax"],
+        typer.Option(help="How heatmaps become [0, 1]: by their maximum, or from minimum to maximum."),
+    ] = "max",
     min_mask_iou: Annotated[
         float,
         typer.Option(
@@ -147,6 +151,7 @@ def annotate(
         label_config=label_config,
         data_key=data_key,
         document_root=document_root,
+        normalisation=normalisation,
         min_mask_iou=min_mask_iou,
         min_crop_probability=min_crop_probability,
     )

@@ -2,8 +2,9 @@
 
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +13,8 @@ from heatbox.cli.console import PARTLY, err, out, print_error
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from heatbox.models import ModelStore
+    from heatbox_workers.classifier import TorchClassifier
     from heatbox_workers.coco import Sample
     from heatbox_workers.evaluate import Contest, Evaluation
     from heatbox_workers.scoreboard import Score
@@ -39,7 +42,7 @@ def evaluate(
         typer.Option(
             "--explainer",
             "-e",
-            help="NAME, or 'NAME OPTION=VALUE ...' (repeatable), or `all`; default: grad_cam.",
+            help="NAME, or 'NAME OPTION=VALUE ...' (repeatable), or `all`; default: fused_cam.",
         ),
     ] = None,
     fitter: Annotated[
@@ -53,7 +56,10 @@ def evaluate(
     images: Annotated[
         Path | None, typer.Option(help="Folder of the pictures; default: images/ beside the COCO file.")
     ] = None,
-    normalisation: Annotated[str, typer.Option(help="How heatmaps become [0, 1]: max or minmax.")] = "max",
+    normalisation: Annotated[
+        Literal["max", "minmax"],
+        typer.Option(help="How heatmaps become [0, 1]: by their maximum, or from minimum to maximum."),
+    ] = "max",
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the table as CSV.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with the table and pictures.")] = None,
     limit: Annotated[
@@ -78,10 +84,11 @@ def evaluate(
     from heatbox_workers.loading import load_classifier
     from heatbox_workers.scoreboard import scores, write_csv, write_html
 
-    contest = _contest(explainer or ["grad_cam"], fitter or [LARGEST], normalisation)
+    contest = _contest(explainer or ["fused_cam"], fitter or [LARGEST], normalisation)
     with err().status("Loading the model ..."):
-        card = find_model(settings, model)
-        classifier = load_classifier(ModelStore(settings.store_path), card)
+        store, card = ModelStore(settings.store_path), find_model(settings, model)
+        classifier = load_classifier(store, card)
+        contest = _informed(contest, store, classifier)
     samples = _samples(datasets, images, classifier.labels, limit)
     found = measuring.evaluate(
         classifier, _with_progress(samples), contest, Limits.from_settings(settings), SHOWN if html else 0
@@ -98,19 +105,17 @@ def evaluate(
         raise typer.Exit(PARTLY)
 
 
-def _contest(explainers: "Sequence[str]", fitters: "Sequence[str]", normalisation: str) -> "Contest":
+def _contest(
+    explainers: "Sequence[str]", fitters: "Sequence[str]", normalisation: Literal["max", "minmax"]
+) -> "Contest":
     """Return what was asked for, made and checked.
 
     Raises:
         PluginError: a plugin that was named cannot be used.
-        OptionError: the normalisation has no such name.
     """
-    from heatbox.errors import OptionError
     from heatbox.plugins import EXPLAINERS, make_box_fitter, make_explainer, parse_options, plugin_names
     from heatbox_workers.evaluate import Contest, Largest
 
-    if normalisation not in ("max", "minmax"):
-        raise OptionError(f"There is no normalisation {normalisation!r}.", "Choose max or minmax.")
     named = [name for text in explainers for name in (plugin_names(EXPLAINERS) if text == ALL else [text])]
 
     def parts(text: str) -> tuple[str, dict[str, str]]:
@@ -120,8 +125,31 @@ def _contest(explainers: "Sequence[str]", fitters: "Sequence[str]", normalisatio
     return Contest(
         explainers={text: make_explainer(*parts(text)) for text in named},
         fitters={text: Largest() if text == LARGEST else make_box_fitter(*parts(text)) for text in fitters},
-        normalisation="max" if normalisation == "max" else "minmax",
+        normalisation=normalisation,
     )
+
+
+def _informed(contest: "Contest", store: "ModelStore", classifier: "TorchClassifier") -> "Contest":
+    """Return the contest with what explainers have learnt about the model, and the options that they learnt it with.
+
+    Raises:
+        NotFittedError: an option is not the one that the explainer was fitted with.
+    """
+    from heatbox.fitted import find_state, require_options
+    from heatbox.plugins import make_explainer, parse_options
+    from heatbox_workers.fitting import options_of, with_state
+
+    explainers, states = dict(contest.explainers), {}
+    for text in contest.explainers:
+        name, *options = shlex.split(text)
+        state = find_state(store, classifier.card, name)
+        if state is not None:
+            given = parse_options(options)
+            typed = options_of(make_explainer(name, given))
+            require_options(state, {option: typed[option] for option in given})
+            explainers[text] = make_explainer(name, {**state.options, **given})
+            states[text] = with_state(classifier, state).state
+    return replace(contest, explainers=explainers, states=states)
 
 
 def _samples(

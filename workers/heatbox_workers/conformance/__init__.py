@@ -13,7 +13,7 @@ from heatbox.contract import Explainer
 from heatbox.errors import HeatboxError
 from heatbox_workers.conformance.bench import Bench, default_benches
 from heatbox_workers.conformance.checks import refusal
-from heatbox_workers.conformance.rules import RULES, SUPPORTS, Rule
+from heatbox_workers.conformance.rules import FITS, RULES, SUPPORTS, Rule
 from heatbox_workers.conformance.state import preserved
 
 __all__ = ["RULES", "Bench", "Finding", "Rule", "as_text", "check_explainer", "default_benches"]
@@ -41,7 +41,8 @@ def check_explainer(explainer: Explainer, benches: Sequence[Bench] | None = None
 
     Args:
         explainer: with the options that it is to be judged with.
-        benches: networks to judge it on; default: a GAP network and one with ReLU. What `supports` refuses is left out.
+        benches: networks to judge it on; default: a GAP network, one with ReLU and a vision transformer. What
+            `supports` refuses is left out.
 
     Returns:
         One finding per rule that could be judged, in the order of `RULES`. A rule that needs a broken one is missing.
@@ -52,6 +53,8 @@ def check_explainer(explainer: Explainer, benches: Sequence[Bench] | None = None
         passed = {finding.rule for finding in findings if finding.passed}
         if passed.issuperset(rule.needs):
             findings.append(_judge(rule, explainer, asked))
+            if rule.id == FITS and findings[-1].passed:
+                asked = tuple(bench.fitted(explainer) for bench in _supported(explainer, asked))
     return findings
 
 

@@ -4,17 +4,19 @@ Each network tells three colours apart. A picture is dark noise with a coloured 
 channel answers to it, so the class's evidence is inside the square and nowhere else.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from heatbox.contract import Examples, Explainer, FittedExplainer
 from heatbox.models import make_card
 from heatbox_workers.classifier import TorchClassifier
+from heatbox_workers.fitting import learn
 
 __all__ = ["PLACES", "SIDE", "Bench", "Tripwire", "default_benches", "plant", "randomised"]
 
@@ -22,6 +24,7 @@ SIDE = 64
 _CPU = torch.device("cpu")
 _CLASSES, _CHANNELS = 3, 8
 _COLOURS = torch.tensor([[2.0, -1, -1], [-1, 2, -1], [-1, -1, 2]])  # normalised RGB of each class's square
+_EXAMPLES, _OBJECT = 90, 24  # to learn from; side of their objects in pixels, as in PLACES
 _OPEN = 0.2  # what the first layer answers to must be stronger; the noise of the background is not
 
 PLACES = ((4, 8, 28, 32), (36, 4, 60, 28), (32, 36, 56, 60))
@@ -83,6 +86,40 @@ class ReluNet(nn.Module):
         return scores
 
 
+class TokenNet(nn.Module):
+    """A small vision transformer: 8 x 8 patches, a class token, two layers of attention, a head on the class token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, _CHANNELS, 8, 8), nn.SiLU())
+        self.class_token = nn.Parameter(torch.zeros(1, 1, _CHANNELS))
+        self.blocks = nn.Sequential(Attending(), Attending())
+        self.classifier = nn.Linear(_CHANNELS, _CLASSES)
+        self.end = Tripwire()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return scores: (N, 3, H, W) -> (N, C)."""
+        patches = self.features(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
+        scores: Tensor = self.end(self.classifier(self.blocks(tokens)[:, 0]))
+        return scores
+
+
+class Attending(nn.Module):
+    """A residual layer of attention: every token looks at the patches that carry a class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.Identity()
+        self.attention = nn.MultiheadAttention(_CHANNELS, 2, batch_first=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Add what each token attends to: (N, T, K) -> (N, T, K)."""
+        seen = self.norm(tokens)
+        attended: Tensor = self.attention(seen, seen, seen, need_weights=False)[0]
+        return tokens + attended
+
+
 @dataclass(frozen=True, eq=False)
 class Bench:
     """One classifier with pictures, and where in them the objects are.
@@ -105,9 +142,21 @@ class Bench:
 
     def fresh(self) -> TorchClassifier:
         """Return the classifier with a network of its own, so that one rule's damage stays in that rule."""
-        return TorchClassifier(
-            self.classifier.card, deepcopy(self.classifier.network), self.classifier.device
-        )
+        return replace(self.classifier, network=deepcopy(self.classifier.network))
+
+    def learnt(self, explainer: Explainer, classifier: TorchClassifier) -> Mapping[str, Tensor]:
+        """Return what an explainer with `fit` learns from planted objects.
+
+        One with a label of its own learns from pictures without objects: they are what it must find.
+        """
+        examples = list(_examples(len(classifier.labels), empty=hasattr(explainer, "label")))
+        return learn("the explainer", cast("FittedExplainer", explainer), classifier, examples)
+
+    def fitted(self, explainer: Explainer) -> "Bench":
+        """Return the bench with what the explainer learns; the same bench where it has nothing to learn."""
+        if not hasattr(explainer, "fit"):
+            return self
+        return replace(self, classifier=replace(self.classifier, state=self.learnt(explainer, self.fresh())))
 
     def question(self) -> tuple[Tensor, Tensor]:
         """Return copies of images and targets, because an explainer may write to them."""
@@ -115,8 +164,12 @@ class Bench:
 
 
 def default_benches() -> tuple[Bench, ...]:
-    """Return the kit's benches: `gap` (SiLU, GAP + linear) and `relu` (ReLU, two linear layers)."""
-    return _bench("gap", GapNet), _bench("relu", ReluNet)
+    """Return the kit's benches: `gap` (SiLU, GAP + linear), `relu` (ReLU, two linear layers), `tokens` (a ViT)."""
+    return (
+        _bench("gap", GapNet),
+        _bench("relu", ReluNet),
+        _bench("tokens", TokenNet, feature_layer="blocks.1.norm"),
+    )
 
 
 def plant(*objects: tuple[int, tuple[int, int, int, int]], seed: int = 0) -> Tensor:
@@ -128,6 +181,20 @@ def plant(*objects: tuple[int, tuple[int, int, int, int]], seed: int = 0) -> Ten
     return image
 
 
+def _examples(classes: int, *, empty: bool) -> Iterator[Examples]:
+    """Yield pictures with one object each, at seeded places, or empty ones."""
+    generator = torch.Generator().manual_seed(7)
+    for step in range(_EXAMPLES):
+        corners = torch.randint(0, SIDE - _OBJECT + 1, (2,), generator=generator).tolist()
+        place = (corners[0], corners[1], corners[0] + _OBJECT, corners[1] + _OBJECT)
+        planted = () if empty else ((step % classes, place),)
+        yield Examples(
+            plant(*planted, seed=100 + step),
+            torch.tensor([[0, index] for index, _ in planted], dtype=torch.int64).reshape(-1, 2),
+            torch.tensor([box for _, box in planted], dtype=torch.float32).reshape(-1, 4),
+        )
+
+
 def randomised(classifier: TorchClassifier, seed: int = 1) -> TorchClassifier:
     """Return a copy whose weights are noise of the usual size, under another version."""
     generator = torch.Generator().manual_seed(seed)
@@ -136,12 +203,12 @@ def randomised(classifier: TorchClassifier, seed: int = 1) -> TorchClassifier:
         for weight in network.parameters():
             fan = weight[0].numel() if weight.dim() > 1 else 1
             weight.copy_(torch.randn(weight.shape, generator=generator) * (2 / fan) ** 0.5)
-    return TorchClassifier(
-        classifier.card.model_copy(update={"sha256": f"{seed:064x}"}), network, classifier.device
+    return replace(
+        classifier, card=classifier.card.model_copy(update={"sha256": f"{seed:064x}"}), network=network
     )
 
 
-def _bench(name: str, build: Callable[[], nn.Module]) -> Bench:
+def _bench(name: str, build: Callable[[], nn.Module], feature_layer: str = "features") -> Bench:
     with torch.random.fork_rng(devices=[]):  # constructors draw weights that we throw away
         network = build()
     _write_weights(network)
@@ -150,7 +217,7 @@ def _bench(name: str, build: Callable[[], nn.Module]) -> Bench:
         architecture="heatbox/conformance",
         labels=("red", "green", "blue"),
         input_size=SIDE,
-        feature_layer="features",
+        feature_layer=feature_layer,
         sha256="0" * 64,
     )
     singles = [plant((index, place), seed=index) for index, place in enumerate(PLACES)]
@@ -171,6 +238,19 @@ def _write_weights(network: nn.Module) -> None:
             for index in range(_CLASSES):
                 layer.weight[index] += _carries(index, layer)
             cast("Tensor", layer.bias).fill_(-_OPEN if layer is layers[0] else 0.0)
+        for attention in (
+            module for module in network.modules() if isinstance(module, nn.MultiheadAttention)
+        ):
+            _write_attention(attention)
+
+
+def _write_attention(attention: nn.MultiheadAttention) -> None:
+    """Let each head look for patches of any class, wherever it looks from, and pass on what it sees."""
+    query, key, value = cast("Tensor", attention.in_proj_weight).chunk(3)
+    query.zero_()
+    cast("Tensor", attention.in_proj_bias).zero_()[:_CHANNELS] = 1
+    key.copy_(_first(_CHANNELS).expand_as(key) / 2)
+    value.copy_(torch.eye(_CHANNELS))
 
 
 def _carries(index: int, layer: nn.Conv2d | nn.Linear) -> Tensor:

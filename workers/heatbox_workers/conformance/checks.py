@@ -24,6 +24,7 @@ __all__ = [
     "evidence",
     "exception",
     "finite_values",
+    "fits",
     "frozen",
     "inputs",
     "memory",
@@ -63,6 +64,25 @@ def supports(explainer: Explainer, bench: Bench) -> str | None:
     """A network is supported, or the reason is given in words."""
     said = refusal(explainer, bench)
     return None if said is None or (isinstance(said, str) and said.strip()) else f"{said!r}"
+
+
+def fits(explainer: Explainer, bench: Bench) -> str | None:
+    """What is learnt is tensors, repeatable, and learning damages nothing."""
+    if not hasattr(explainer, "fit"):
+        return None
+    classifier = bench.fresh()
+    before, generators = network_state(classifier.network), rng_state()
+    first = bench.learnt(explainer, classifier)
+    left = left_in_network(before, network_state(classifier.network)) or left_in_rng(generators, rng_state())
+    if left:
+        return left
+    again = bench.learnt(explainer, bench.fresh())
+    changed = [name for name, value in first.items() if not torch.equal(value, again[name])]
+    return (
+        f"learning again from the same examples gave other values of {', '.join(changed)}"
+        if changed
+        else None
+    )
 
 
 def runs(explainer: Explainer, bench: Bench) -> str | None:

@@ -11,7 +11,7 @@ from heatbox.contract import Explainer
 from heatbox_workers.conformance import checks
 from heatbox_workers.conformance.bench import Bench
 
-__all__ = ["RULES", "SUPPORTS", "Rule"]
+__all__ = ["FITS", "RULES", "SUPPORTS", "Rule"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Rule:
     once: bool = False
 
 
-SUPPORTS = "supports"
+SUPPORTS, FITS = "supports", "fits"
 _SOUND = ("finite", "network", "inputs")
 _COMPARED = (*_SOUND, "repeatable")
 
@@ -58,10 +58,18 @@ RULES = (
         needs=(),
     ),
     Rule(
+        FITS,
+        "`fit`, where there is one, returns finite tensors by name, the same from the same examples, and leaves the "
+        "network and the random generators as they were found",
+        "Return a dict of tensors; seed your own generators; use the classifier's tools, which clean up.",
+        checks.fits,
+    ),
+    Rule(
         "runs",
         "explainer(classifier, images, targets) explains a batch without an error",
         "Take these three arguments; images are (N, 3, H, W), targets are rows of (image index, class index).",
         checks.runs,
+        needs=(SUPPORTS, FITS),
     ),
     Rule(
         "evidence",

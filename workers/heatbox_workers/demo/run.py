@@ -44,7 +44,7 @@ from heatbox_workers.train import Recipe, train_classifier
 
 __all__ = ["COLUMNS", "Demo", "DemoResult", "run_demo"]
 
-EXPLAINERS = ("cam", "grad_cam")
+EXPLAINERS = ("cam", "grad_cam", "fused_cam")
 ALL = "all"
 COLUMNS = (
     "label",
@@ -81,7 +81,7 @@ class Demo:
     size: int = 384
     input_size: int = 160
     epochs: int = 34
-    threshold: float = 0.2
+    threshold: float = 0.12
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _batch(card: Card, store: ModelStore, paths: Sequence[Path], explainer: str)
     pipeline = pipeline_for(card, explainer=explainer, min_probability=0.5, max_labels=len(LABELS))
     annotator = make_annotator(pipeline, load_classifier(store, card), Limits())
     sources = tuple(Source(path.name, path) for path in paths)
-    return Batch(sources, annotator, every_class(card), Limits(), paths[0].parents[1], has_config=True)
+    return Batch(sources, annotator, every_class(card.labels), Limits(), paths[0].parents[1], has_config=True)
 
 
 def _measure(
@@ -198,11 +198,11 @@ def _write(
         file.write(make_label_config(LABELS))
     entries = [page_entry(one, batch.limits, scene.boxes) for one, scene in zip(results, scenes, strict=True)]
     accuracy = Table("Classifier on held-out pictures", ("label", "accuracy"), tuple(result.accuracy.items()))
-    frame = page_frame(batch.pipeline)
+    frame = page_frame(batch.pipeline, batch.annotator.fitter.threshold)
     tables = (Table("Boxes against the truth that training never saw", COLUMNS, result.rows), accuracy)
     notes = (
         "Dashed: the true boxes. The classifier was trained on image labels only.",
-        f"The threshold {batch.pipeline.fitter_options['threshold']} was chosen on other composed pictures.",
+        f"The threshold {batch.annotator.fitter.threshold} was chosen on other composed pictures.",
     )
     write_page(out / "index.html", entries, PageFrame(frame.title, frame.subtitle, tables, notes))
     chosen = sorted(entries, key=_showing)[:_SHEET]
