@@ -36,6 +36,7 @@ __all__ = [
     "Fit",
     "FittedExplainer",
     "HeadGradients",
+    "PictureFitter",
 ]
 
 
@@ -245,6 +246,22 @@ class BoxFitter(Protocol):
 
     def __call__(self, heatmap: NDArray[np.float32]) -> Fit:
         """Fit boxes to a heatmap (H, W) with values in [0, 1] (see `heatbox.heatmaps.normalise`)."""
+
+
+@runtime_checkable
+class PictureFitter(Protocol):
+    """A box fitter that also looks at the picture; otherwise as `BoxFitter`."""
+
+    @property
+    def threshold(self) -> float:
+        """What the mask keeps, as part of the heatmap's maximum."""
+
+    @property
+    def needs_picture(self) -> Literal[True]:
+        """Says that it is called with the picture: `needs_picture: ClassVar[bool] = True`."""
+
+    def __call__(self, heatmap: NDArray[np.float32], picture: NDArray[np.uint8]) -> Fit:
+        """Fit boxes to a heatmap (H, W) with values in [0, 1] over its picture (H, W, 3), RGB, squashed like it."""
 
 
 Head = Literal["softmax", "sigmoid", "arcface"]

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from heatbox.contract import BoxFitter, Explainer
+from heatbox.contract import BoxFitter, Explainer, PictureFitter
 from heatbox.errors import HeatboxError, OptionError, PluginBrokenError, PluginNotFoundError
 
 __all__ = [
@@ -85,9 +85,9 @@ def make_explainer(name: str, options: Mapping[str, Any]) -> Explainer:
     return cast("Explainer", _make(EXPLAINERS, name, options))
 
 
-def make_box_fitter(name: str, options: Mapping[str, Any]) -> BoxFitter:
+def make_box_fitter(name: str, options: Mapping[str, Any]) -> BoxFitter | PictureFitter:
     """Return the box fitter of this name with checked options; raises as `make_explainer` does."""
-    return cast("BoxFitter", _make(BOX_FITTERS, name, options))
+    return cast("BoxFitter | PictureFitter", _make(BOX_FITTERS, name, options))
 
 
 def parse_options(pairs: Iterable[str]) -> dict[str, str]:

@@ -46,9 +46,9 @@ def test_the_table_has_a_row_per_label_and_explainer_and_counts_every_true_box(m
     truths = sum(len(scene.boxes) for scene in compose(SMALL.seed, SMALL.held_out, SMALL.size, "held-out"))
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in result.rows]
     assert {(row["label"], row["explainer"]) for row in rows} == {
-        (label, explainer) for label in (*LABELS, "all") for explainer in ("cam", "grad_cam")
+        (label, explainer) for label in (*LABELS, "all") for explainer in ("cam", "grad_cam", "fused_cam")
     }
-    assert [row["true boxes"] for row in rows if row["label"] == "all"] == [truths, truths]
+    assert [row["true boxes"] for row in rows if row["label"] == "all"] == [truths] * 3
 
 
 def test_every_stage_is_told_to_its_end(made):
@@ -59,6 +59,7 @@ def test_every_stage_is_told_to_its_end(made):
         "training",
         "explaining with cam",
         "explaining with grad_cam",
+        "explaining with fused_cam",
     ]
 
 

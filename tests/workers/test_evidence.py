@@ -10,6 +10,7 @@ from heatbox_plugins.box_fitters.components import Components
 from heatbox_workers.evidence import fit_evidence, raise_for_evidence
 
 SIDE = 16
+PICTURE = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
 BOXES, SCORES = torch.tensor([[1.0, 2, 5, 6]]), torch.tensor([0.5])
 
 
@@ -56,7 +57,7 @@ def test_evidence_is_exactly_one_kind(fields):
 def test_a_coarse_heatmap_is_fitted_at_the_input_size():
     raw = torch.zeros(1, 4, 4)
     raw[0, 1, 2] = 3.0
-    heatmap, fit = fit_evidence(Evidence(heatmaps=raw), 0, SIDE, Components(threshold=0.5), "max")
+    heatmap, fit = fit_evidence(Evidence(heatmaps=raw), 0, Components(threshold=0.5), "max", PICTURE)
     assert heatmap.shape == (SIDE, SIDE)
     assert heatmap.max() == 1
     assert fit.boxes.tolist() == [[8, 4, 12, 8]]
@@ -65,14 +66,14 @@ def test_a_coarse_heatmap_is_fitted_at_the_input_size():
 def test_a_mask_is_fitted_as_it_is():
     mask = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
     mask[0, 2:6, 3:9] = True
-    _, fit = fit_evidence(Evidence(masks=mask), 0, SIDE, Components(), "max")
+    _, fit = fit_evidence(Evidence(masks=mask), 0, Components(), "max", PICTURE)
     assert fit.boxes.tolist() == [[3, 2, 9, 6]]
 
 
 def test_boxes_that_come_ready_are_kept_best_first_and_drawn():
     boxes = torch.tensor([[0.0, 0, 4, 4], [8, 8, 12, 12]])
     evidence = Evidence(boxes=[boxes], scores=[torch.tensor([0.3, 0.9])])
-    heatmap, fit = fit_evidence(evidence, 0, SIDE, Components(), "max")
+    heatmap, fit = fit_evidence(evidence, 0, Components(), "max", PICTURE)
     assert fit.boxes.tolist() == [[8, 8, 12, 12], [0, 0, 4, 4]]
     assert heatmap[9, 9] == pytest.approx(0.9)
     assert fit.mask.sum() == 32
@@ -85,4 +86,4 @@ def test_values_that_are_not_finite_are_told(value):
         Evidence(boxes=[BOXES * value], scores=[SCORES]),
     ):
         with pytest.raises(EvidenceError, match="finite"):
-            fit_evidence(evidence, 0, SIDE, Components(), "max")
+            fit_evidence(evidence, 0, Components(), "max", PICTURE)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from heatbox.annotation import Annotation, Region, TargetEvidence, region_id
 from heatbox.boxes import Box
-from heatbox.contract import BoxFitter, Evidence, Explainer, Fit
+from heatbox.contract import BoxFitter, Evidence, Explainer, Fit, PictureFitter
 from heatbox.errors import (
     EvidenceError,
     HeatboxError,
@@ -27,7 +27,7 @@ from heatbox.errors import (
 from heatbox.images import Limits, Picture, read_picture
 from heatbox.pipeline import Pipeline
 from heatbox.plugins import make_box_fitter, make_explainer
-from heatbox_workers.classifier import TorchClassifier
+from heatbox_workers.classifier import TorchClassifier, squash
 from heatbox_workers.evidence import fit_evidence, raise_for_evidence
 from heatbox_workers.features import find_module
 from heatbox_workers.self_check import check_crops, check_masks
@@ -87,7 +87,7 @@ class Annotator:
     pipeline: Pipeline
     classifier: TorchClassifier
     explainer: Explainer
-    fitter: BoxFitter
+    fitter: BoxFitter | PictureFitter
     known: dict[str, list[int]]
     limits: Limits
     watched: tuple[str, ...] = ()
@@ -152,17 +152,14 @@ class Annotator:
     def _fit(self, picture: Picture, targets: Sequence[Target], evidence: Evidence, row: int) -> Outcome:
         regions: list[Region] = []
         kept: list[TargetEvidence] = []
+        pixels = squash(picture.pixels, self.classifier.input_size)
         for offset, chosen in enumerate(targets):
             target = self._confident(chosen, evidence, row + offset)
             if target is None:
                 continue
             try:
                 heatmap, fit = fit_evidence(
-                    evidence,
-                    row + offset,
-                    self.classifier.input_size,
-                    self.fitter,
-                    self.pipeline.normalisation,
+                    evidence, row + offset, self.fitter, self.pipeline.normalisation, pixels
                 )
             except EvidenceError as error:
                 return error

@@ -14,7 +14,7 @@ from heatbox.models import Card
 from heatbox_workers.embeddings import record_embeddings
 from heatbox_workers.features import ForwardPass, find_gap_weights, forward_pass, rescore
 
-__all__ = ["TorchClassifier"]
+__all__ = ["TorchClassifier", "squash"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class TorchClassifier:
     def preprocess(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Squash RGB pictures (h, w, 3) to the square input and normalise: -> (N, 3, H, W) float32."""
         side = self.input_size
-        squares = [_squash(picture, side) for picture in pictures]
+        squares = [squash(picture, side) for picture in pictures]
         batch = torch.from_numpy(np.stack(squares)).to(self.device).permute(0, 3, 1, 2)
         mean, std = (
             torch.tensor(values, device=self.device).view(1, 3, 1, 1)
@@ -158,7 +158,7 @@ def noise(side: int, device: torch.device, count: int = 2) -> Tensor:
     return torch.randn(count, 3, side, side, generator=generator).to(device)
 
 
-def _squash(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def squash(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Resize without keeping the aspect ratio; averages areas where the picture shrinks."""
     if picture.shape[:2] == (side, side):
         return picture

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from heatbox.boxes import iou_matrix
-from heatbox.contract import BoxFitter, Evidence, Explainer, Fit
+from heatbox.contract import BoxFitter, Evidence, Explainer, Fit, PictureFitter
 from heatbox.errors import (
     HeatboxError,
     NotFittedError,
@@ -28,9 +28,9 @@ from heatbox.heatmaps import connected_components
 from heatbox.images import Limits, Picture, read_picture
 from heatbox.metrics import THRESHOLDS, pointing_hit
 from heatbox.pipeline import Normalisation
-from heatbox_workers.classifier import TorchClassifier
+from heatbox_workers.classifier import TorchClassifier, squash
 from heatbox_workers.coco import Sample
-from heatbox_workers.evidence import fit_evidence, raise_for_evidence
+from heatbox_workers.evidence import fit_evidence, fit_heatmap, raise_for_evidence
 
 __all__ = ["Contest", "Evaluation", "Largest", "Record", "Seen", "evaluate"]
 
@@ -68,7 +68,7 @@ class Contest:
     """
 
     explainers: Mapping[str, Explainer]
-    fitters: Mapping[str, BoxFitter]
+    fitters: Mapping[str, BoxFitter | PictureFitter]
     normalisation: Normalisation = "max"
     thresholds: Sequence[float] = THRESHOLDS
     states: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
@@ -135,6 +135,7 @@ class _Shot:
     """One picture in front of the classifier.
 
     Attributes:
+        pixels: (H, W, 3) RGB, as the classifier sees it.
         images: (1, 3, H, W).
         targets: (M, 2), one row per pair.
         truth: (M, 4) xyxy in input pixels.
@@ -142,6 +143,7 @@ class _Shot:
         forward: seconds of a plain forward pass.
     """
 
+    pixels: NDArray[np.uint8]
     images: Tensor
     targets: Tensor
     truth: NDArray[np.float64]
@@ -201,6 +203,7 @@ def _shot(classifier: TorchClassifier, sample: Sample, picture: Picture) -> _Sho
     targets = [[0, max(truth.classes, key=scores.__getitem__)] for truth in sample.truths]
     corners = np.array([truth.box.as_xyxy() for truth in sample.truths])
     return _Shot(
+        pixels=squash(picture.pixels, classifier.input_size),
         images=images,
         targets=torch.tensor(targets, device=images.device),
         truth=corners * classifier.input_size / np.array([sample.width, sample.height] * 2),
@@ -218,9 +221,7 @@ def _measure(
         informed = replace(classifier, state=found.contest.states.get(name, {}))
         seconds, evidence = _timed(classifier, lambda: _explain(name, explainer, informed, shot))
         raise_for_evidence(evidence, pairs, classifier.input_size)
-        fitted = [
-            _fit(found.contest, evidence, row, classifier.input_size, shot.truth[row]) for row in range(pairs)
-        ]
+        fitted = [_fit(found.contest, evidence, row, shot) for row in range(pairs)]
     except HeatboxError as error:
         found.refuse(name, error)
         return []
@@ -250,17 +251,18 @@ def _explain(name: str, explainer: Explainer, classifier: TorchClassifier, shot:
 
 
 def _fit(
-    contest: Contest, evidence: Evidence, row: int, side: int, truth: NDArray[np.float64]
+    contest: Contest, evidence: Evidence, row: int, shot: _Shot
 ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
     """Return one pair's heatmap (side, side) and, by fitter, the IoU of the first box at each threshold (T,)."""
     ious = {}
     for name, fitter in contest.fitters.items():
-        heatmap, fit = fit_evidence(evidence, row, side, fitter, contest.normalisation)
+        heatmap, fit = fit_evidence(evidence, row, fitter, contest.normalisation, shot.pixels)
+        truth = shot.truth[row]
         if evidence.boxes is not None:  # ready boxes know no threshold
             ious[name] = np.full(len(contest.thresholds), _first_iou(fit, truth))
             continue
         steps = (replace(cast("Any", fitter), threshold=threshold) for threshold in contest.thresholds)
-        ious[name] = np.array([_first_iou(step(heatmap), truth) for step in steps])
+        ious[name] = np.array([_first_iou(fit_heatmap(step, heatmap, shot.pixels), truth) for step in steps])
     return heatmap, ious
 
 

@@ -5,12 +5,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from heatbox.contract import BoxFitter, Evidence, Fit
+from heatbox.contract import BoxFitter, Evidence, Fit, PictureFitter
 from heatbox.errors import EvidenceError
 from heatbox.heatmaps import normalise, resize
 from heatbox.pipeline import Normalisation
 
-__all__ = ["fit_evidence", "raise_for_evidence"]
+__all__ = ["fit_evidence", "fit_heatmap", "raise_for_evidence"]
 
 _REMEDY = "This is a defect of the plugin; please tell its authors."
 
@@ -47,21 +47,42 @@ def raise_for_evidence(evidence: object, targets: int, side: int) -> Evidence:
 
 
 def fit_evidence(
-    evidence: Evidence, row: int, side: int, fitter: BoxFitter, normalisation: Normalisation
+    evidence: Evidence,
+    row: int,
+    fitter: BoxFitter | PictureFitter,
+    normalisation: Normalisation,
+    picture: NDArray[np.uint8],
 ) -> tuple[NDArray[np.float32], Fit]:
     """Return one target's heatmap (side, side) in [0, 1] and the boxes fitted to it, in input pixels.
+
+    Args:
+        evidence: checked.
+        row: the target.
+        fitter: how boxes are fitted.
+        normalisation: how the heatmap becomes [0, 1].
+        picture: (side, side, 3) RGB, as the classifier saw it.
 
     Raises:
         EvidenceError: a value is not finite.
     """
+    side = len(picture)
     if evidence.heatmaps is not None:
         raw = evidence.heatmaps[row].detach().cpu().numpy()
         heatmap = normalise(resize(raw, side, side), normalisation)
-        return heatmap, fitter(heatmap)
+        return heatmap, fit_heatmap(fitter, heatmap, picture)
     if evidence.masks is not None:
         heatmap = evidence.masks[row].detach().cpu().numpy().astype(np.float32)
-        return heatmap, fitter(heatmap)
+        return heatmap, fit_heatmap(fitter, heatmap, picture)
     return _drawn((evidence.boxes or ())[row], (evidence.scores or ())[row], side)
+
+
+def fit_heatmap(
+    fitter: BoxFitter | PictureFitter, heatmap: NDArray[np.float32], picture: NDArray[np.uint8]
+) -> Fit:
+    """Return the boxes of a heatmap (side, side); the fitter is shown the picture (side, side, 3) if it asks for it."""
+    if isinstance(fitter, PictureFitter):
+        return fitter(heatmap, picture)
+    return fitter(heatmap)
 
 
 def _drawn(boxes: Tensor, scores: Tensor, side: int) -> tuple[NDArray[np.float32], Fit]:

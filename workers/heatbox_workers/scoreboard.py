@@ -18,7 +18,9 @@ from heatbox.boxes import Box, iou_matrix
 from heatbox.import_file import atomic_text
 from heatbox.metrics import BoxAccuracy, HeldOut, box_accuracy, held_out
 from heatbox.page import PageEntry, PageFrame, Table, write_page
+from heatbox_workers.classifier import squash
 from heatbox_workers.evaluate import Evaluation, Seen
+from heatbox_workers.evidence import fit_heatmap
 
 __all__ = ["COLUMNS", "Score", "scores", "table", "write_csv", "write_html"]
 
@@ -182,7 +184,7 @@ def _entry(seen: Seen, found: Evaluation, first: dict[str, Score]) -> PageEntry:
             continue
         heatmap, score = half.astype(np.float32), first[name]
         fitter = replace(cast("Any", found.contest.fitters[score.fitter]), threshold=score.threshold)
-        fit = fitter(heatmap)
+        fit = fit_heatmap(fitter, heatmap, squash(seen.pixels, len(heatmap)))
         evidence.append(TargetEvidence(name, seen.class_name, seen.probability, heatmap, fit.mask))
         scale = np.array([sample.width, sample.height] * 2) / len(heatmap)
         for rank, corners in enumerate((fit.boxes[:1] * scale).tolist()):

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from heatbox.errors import ModelInvalidError
 from heatbox_workers.augment import Augmentation
+from heatbox_workers.embeddings import last_linear
 
 __all__ = ["Recipe", "Step", "train_classifier"]
 
@@ -115,12 +116,12 @@ def standardised_head(network: nn.Module) -> Iterator[None]:
     Raises:
         ModelInvalidError: there is no linear layer with a bias.
     """
-    linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    if not linear or linear[-1][1].bias is None:
+    found = last_linear(network)
+    if found is None or found[1].bias is None:
         raise ModelInvalidError(
             "The network has no last linear layer with a bias.", "Choose another architecture."
         )
-    (path, head), normalised = linear[-1], nn.BatchNorm1d(linear[-1][1].in_features)
+    (path, head), normalised = found, nn.BatchNorm1d(found[1].in_features)
     network.set_submodule(path, nn.Sequential(normalised.to(head.weight), head))
     try:
         yield

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from heatbox.contract import Fit
 from heatbox.heatmaps import connected_components
 
-__all__ = ["Component", "large_components", "ranked_fit", "require_count", "require_part"]
+__all__ = ["Component", "large_components", "ranked_fit", "require_count", "require_part", "require_trim"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,13 @@ def require_part(name: str, value: float) -> None:
     """Raise ValueError unless an option is a part of one: 0 <= value < 1."""
     if not 0 <= value < 1:
         msg = f"{name} must be at least 0 and below 1, got {value!r}"
+        raise ValueError(msg)
+
+
+def require_trim(value: float) -> None:
+    """Raise ValueError unless what two sides may leave outside is less than all: 0 <= value < 0.5."""
+    if not 0 <= value < 0.5:  # noqa: PLR2004 - two sides
+        msg = f"trim must be at least 0 and below 0.5, got {value!r}"
         raise ValueError(msg)
 
 

@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heatbox.contract import Fit
-from heatbox_plugins.box_fitters._fits import large_components, ranked_fit, require_count, require_part
+from heatbox_plugins.box_fitters._fits import (
+    large_components,
+    ranked_fit,
+    require_count,
+    require_part,
+    require_trim,
+)
 
 __all__ = ["Components"]
 
@@ -40,9 +46,7 @@ class Components:
         require_part("min_area", self.min_area)
         require_part("min_score", self.min_score)
         require_count("max_boxes", self.max_boxes)
-        if not 0 <= self.trim < 0.5:  # noqa: PLR2004 - two sides cannot take more than all
-            msg = f"trim must be at least 0 and below 0.5, got {self.trim!r}"
-            raise ValueError(msg)
+        require_trim(self.trim)
 
     def __call__(self, heatmap: NDArray[np.float32]) -> Fit:
         """Fit boxes to a heatmap (H, W) in [0, 1]; a box's score is the peak of its component."""
