@@ -14,6 +14,7 @@ from heatbox.heatmaps import normalise, resize
 from heatbox.metrics import threshold_ious
 from heatbox_plugins.box_fitters.components import Components
 from heatbox_plugins.box_fitters.enclosing import Enclosing
+from heatbox_plugins.box_fitters.grabcut import GrabCut
 from heatbox_plugins.box_fitters.max_iou import MaxIoU, max_iou_rectangle
 
 Heatmap = NDArray[np.float32]
@@ -70,6 +71,8 @@ def main() -> None:
         print_row(f"Components, {size} x {size}", Components(), maps, base)
         print_row(f"MaxIoU, {size} x {size}", MaxIoU(), maps, base)
         print_row(f"MaxIoU per component, {size} x {size}", MaxIoU(per_component=True), maps, base)
+        picture = np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
+        print_row(f"GrabCut, {size} x {size}", lambda heat, seen=picture: GrabCut()(heat, seen), maps, base)
     noise = np.random.default_rng(0).random((224, 224)) < 0.01  # noqa: PLR2004 - one pixel in a hundred
     print_row("MaxIoU, 1 % noise, 224 x 224", lambda _: max_iou_rectangle(noise), heatmaps(224), brute)
     print_row("100 thresholds, 224 x 224", sweep, heatmaps(224), brute)

@@ -1,4 +1,4 @@
-"""What Grad-CAM costs on top of a plain forward pass, beside two well-known libraries; ratios measured in one run.
+"""What Grad-CAM and Fused CAM cost on top of a forward pass, beside two well-known libraries; ratios of one run.
 
 Run it with `make bench`. The rounds are interleaved, so that a slow moment of the machine hits all alike.
 """
@@ -18,6 +18,7 @@ from torchcam import methods
 
 from heatbox.models import make_card
 from heatbox_plugins.explainers.cam import CAM
+from heatbox_plugins.explainers.fused_cam import FusedCAM
 from heatbox_plugins.explainers.grad_cam import GradCAM
 from heatbox_workers.classifier import TorchClassifier
 
@@ -39,6 +40,8 @@ def candidates(classifier: TorchClassifier, layer: str) -> dict[str, Callable[[]
     many = torch.cartesian_prod(torch.arange(BATCH), torch.arange(CLASSES))
     module = classifier.network.get_submodule(layer)
     captum = LayerGradCam(classifier.network, module)
+    fused = FusedCAM()
+    watched = fused.watches(classifier)
     gap = classifier.gap_weights() is not None
 
     def with_torchcam() -> None:
@@ -54,6 +57,9 @@ def candidates(classifier: TorchClassifier, layer: str) -> dict[str, Callable[[]
         "forward": lambda: classifier.logits(images),
         "heatbox grad_cam": lambda: GradCAM()(classifier, images, one),
         f"heatbox grad_cam, {CLASSES} classes": lambda: GradCAM()(classifier, images, many),
+        "heatbox fused_cam": lambda: fused(classifier, images, one),
+        "choosing classes, then grad_cam": lambda: GradCAM()(classifier.seen(images), images, one),
+        "choosing classes, then fused_cam": lambda: fused(classifier.seen(images, watched), images, one),
     }
     if gap:
         timed["heatbox cam"] = lambda: CAM()(classifier, images, one)
@@ -75,7 +81,7 @@ def main() -> None:
         for what, values in seconds.items():
             median = statistics.median(values[1:])
             print(
-                f"{name:13} {what:30} {1000 * median / BATCH:7.2f} ms/picture  {median / forward:5.2f} x forward"
+                f"{name:13} {what:33} {1000 * median / BATCH:7.2f} ms/picture  {median / forward:5.2f} x forward"
             )
 
 
