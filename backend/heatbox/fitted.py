@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from heatbox.errors import ModelInvalidError, NotFittedError, OutputError
+from heatbox.errors import ModelInvalidError, NotFittedError, OptionError, OutputError
 from heatbox.models import Card, ModelStore, file_sha256
 
 __all__ = ["HEADER", "FittedState", "find_state", "list_states", "publish_state", "require_options"]
@@ -119,12 +119,19 @@ def require_options(state: FittedState, given: Mapping[str, Any]) -> None:
         given: values, or their texts where the plugin's types are not known.
 
     Raises:
+        OptionError: there is no such option.
         NotFittedError: names the option and both values.
     """
     for name, value in json.loads(json.dumps(dict(given))).items():
-        if state.options.get(name) not in (value, _parsed(value)):
+        if name not in state.options:
+            raise OptionError(
+                f"{state.explainer}, as it was fitted, has no option {name!r}.",
+                f"Its options are: {', '.join(state.options) or 'none'}. If {name} is newer than that, fit again: "
+                f"heatbox fit {state.explainer} DATASET.",
+            )
+        if state.options[name] not in (value, _parsed(value)):
             raise NotFittedError(
-                f"{state.explainer} was fitted with {name}={state.options.get(name)}, not {value}.",
+                f"{state.explainer} was fitted with {name}={state.options[name]}, not {value}.",
                 f"Leave the option away, or fit again: heatbox fit {state.explainer} DATASET "
                 f"--explainer-option {name}={value}.",
             )

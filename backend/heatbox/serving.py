@@ -48,7 +48,7 @@ def serve_project(settings: Settings, store: ModelStore, ledger: Ledger, control
     Raises:
         ModelNotFoundError: no model is active, or it is not in the store.
         PluginNotFoundError: no explainer or box fitter has the name that the settings give.
-        OptionError: an option is not written as NAME=VALUE.
+        OptionError: an option is not written as NAME=VALUE, or the explainer was fitted without one of that name.
         NotFittedError: the explainer was fitted with another option.
         LabelError: labels and classes do not fit together.
     """

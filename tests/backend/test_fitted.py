@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from heatbox.errors import ModelInvalidError, NotFittedError, OutputError
+from heatbox.errors import ModelInvalidError, NotFittedError, OptionError, OutputError
 from heatbox.fitted import HEADER, find_state, list_states, publish_state, require_options
 from heatbox.models import ModelStore, make_card
 
@@ -149,12 +149,18 @@ def test_the_options_it_was_fitted_with_may_be_given(publish, given):
     require_options(publish(content(bank=7, layers=["a", "b"])), given)
 
 
-@pytest.mark.parametrize("given", [{"bank": 8}, {"bank": "8"}, {"bank": "x"}, {"clusters": 2}])
+@pytest.mark.parametrize("given", [{"bank": 8}, {"bank": "8"}, {"bank": "x"}])
 def test_other_options_ask_for_another_fit(publish, given):
     (name, value), *_ = given.items()
     with pytest.raises(NotFittedError, match=f"not {value}") as told:
         require_options(publish(content(bank=7)), given)
     assert f"--explainer-option {name}={value}" in told.value.remedy
+
+
+def test_a_misspelt_option_is_told_with_those_that_there_are(publish):
+    with pytest.raises(OptionError, match="no option 'bnak'") as told:
+        require_options(publish(content(bank=7, seed=0)), {"bnak": 7})
+    assert "bank, seed" in told.value.remedy
 
 
 def test_states_are_found_and_read_without_torch(publish, store):

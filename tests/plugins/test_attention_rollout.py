@@ -150,6 +150,7 @@ def test_networks_without_global_attention_are_refused_in_words(build, side, wor
     before = state(classifier.network)
     said = AttentionRollout().supports(classifier)
     assert words in said
+    assert "and this is none: " in said
     assert "grad_cam" in said
     with pytest.raises(UnsupportedError, match=words):
         AttentionRollout()(classifier, noise(side, CPU), torch.tensor([[0, 0]]))

@@ -249,9 +249,17 @@ def test_the_command_ends_with_1_when_a_picture_could_not_be_measured(dataset):
 
 
 def test_all_stands_for_every_registered_explainer(dataset, tmp_path):
-    command(dataset, "-m", "tiny", "-e", "all", "--csv", tmp_path / "out.csv")
+    done = command(dataset, "-m", "tiny", "-e", "all", "--csv", tmp_path / "out.csv")
     named = [row.split(",")[0] for row in (tmp_path / "out.csv").read_text().splitlines()]
     assert {"cam", "grad_cam"} <= set(named)
+    assert "explainer-not-fitted" in done.stderr
+    assert done.exit_code == 0, done.stderr
+
+
+def test_the_command_ends_with_1_when_an_explainer_that_was_named_is_left_out(dataset):
+    done = command(dataset, "-m", "tiny", "-e", "grad_cam", "-e", "faster_grad_cam")
+    assert "explainer-not-fitted" in done.stderr
+    assert done.exit_code == 1
 
 
 @pytest.mark.parametrize("asked", [("-e", "grad_kam"), ("-f", "boxer")])

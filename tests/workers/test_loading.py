@@ -226,8 +226,9 @@ def test_an_embedding_network_is_registered_with_the_class_vectors_that_it_lacks
     images = noise(32, CPU)
     expected = 5 * torch.nn.functional.normalize(loaded.embed(images).embeddings)[:, :2]
     assert torch.allclose(loaded.logits(images), expected, atol=1e-5)
-    with pytest.raises(ModelInvalidError, match=r"1 missing \(classifier.weight\)"):
+    with pytest.raises(ModelInvalidError, match=r"1 missing \(classifier.weight\)") as told:
         register_file(store, tmp_path / "w.safetensors", tmp_path / "w.json")
+    assert "--class-pictures" in told.value.remedy
 
 
 def tiny_state():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from heatbox.errors import ModelInvalidError, ModelNotFoundError, OutputError
 from heatbox.models import Card, ModelStore, file_sha256, make_card, read_card
 from heatbox_workers.classifier import TorchClassifier, noise
-from heatbox_workers.embeddings import use_cosine_head
+from heatbox_workers.embeddings import CosineLinear, last_linear, use_cosine_head
 from heatbox_workers.features import find_feature_layer, forward_pass
 from heatbox_workers.networks import (
     build_network,
@@ -194,9 +194,14 @@ def _fill(network: nn.Module, state: State, name: str) -> None:
         shaped = [key for key in sorted(own.keys() & state.keys()) if own[key].shape != state[key].shape]
         kinds = (("missing", missing), ("not known", foreign), ("of another shape", shaped))
         reasons = [f"{len(keys)} {kind} ({', '.join(keys[:3])})" for kind, keys in kinds if keys]
+        head = last_linear(network)
+        vectors = head is not None and isinstance(head[1], CosineLinear) and f"{head[0]}.weight" in missing
+        remedy = (
+            "Class vectors can be made from pictures: --class-pictures. Else check" if vectors else "Check"
+        )
         raise ModelInvalidError(
             f"The weights of {name} do not fit its architecture: {'; '.join(reasons)}.",
-            "Check architecture, architecture_options and labels in the card.",
+            f"{remedy} architecture, architecture_options and labels in the card.",
         ) from error
 
 

@@ -119,6 +119,6 @@ class _Rollout:
 
 def _refused(reason: str) -> UnsupportedError:
     return UnsupportedError(
-        f"attention_rollout needs a vision transformer with global attention; of this network, {reason}.",
+        f"attention_rollout needs a vision transformer with global attention, and this is none: {reason}.",
         "The explainer grad_cam explains any network.",
     )

@@ -101,7 +101,7 @@ def evaluate(
         if html:
             write_html(html, found, board, card.id)
     _print_left_out(found)
-    if found.failed or found.refused:
+    if found.failed or _missed(found, explainer or ()):
         raise typer.Exit(PARTLY)
 
 
@@ -197,6 +197,17 @@ def _print_board(found: "Evaluation", board: "Sequence[Score]", model: str) -> N
             *map(_figure, (score.threshold, score.pointing, score.seconds, score.ratio)),
         )
     out().print(shown)
+
+
+def _missed(found: "Evaluation", asked: "Sequence[str]") -> bool:
+    """Return whether an explainer failed, or one that was asked for by its name could not be used.
+
+    Of `all`, those that do not suit the network or have not learnt about it are left out as a matter of course.
+    """
+    from heatbox.errors import NotFittedError, UnsupportedError
+
+    unsuited = (NotFittedError, UnsupportedError)
+    return any(name in asked or not isinstance(error, unsuited) for name, error in found.refused.items())
 
 
 def _figure(value: float | None) -> str:
