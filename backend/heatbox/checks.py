@@ -20,7 +20,14 @@ from typing import Literal
 from heatbox.errors import HeatboxError
 from heatbox.ledger import Ledger
 from heatbox.models import ModelStore
-from heatbox.plugins import BOX_FITTERS, EXPLAINERS, describe_plugins
+from heatbox.plugins import (
+    BOX_FITTERS,
+    EXPLAINERS,
+    describe_plugins,
+    make_box_fitter,
+    make_explainer,
+    parse_options,
+)
 from heatbox.settings import Settings
 
 __all__ = ["Check", "run_checks"]
@@ -58,6 +65,7 @@ def run_checks(settings: Settings) -> list[Check]:
         _active_model,
         _redis,
         _plugins,
+        _service,
         _local_roots,
     ]
     return [_guarded(check, settings) for check in checks]
@@ -159,6 +167,14 @@ def _plugins(_: Settings) -> Check:
     if broken:
         return Check("plugins", "warning", "; ".join(broken), "See `heatbox explainers`.")
     return Check("plugins", "ok", f"{len(found)} usable: {', '.join(plugin.name for plugin in found)}")
+
+
+def _service(settings: Settings) -> Check:
+    """Make what the service annotates with, as its workers will."""
+    make_explainer(settings.explainer, parse_options(settings.explainer_options))
+    make_box_fitter(settings.fitter, parse_options(settings.fitter_options))
+    chosen = (settings.explainer, *settings.explainer_options, settings.fitter, *settings.fitter_options)
+    return Check("service", "ok", f"explains and fits with {' '.join(chosen)}")
 
 
 def _local_roots(settings: Settings) -> Check:

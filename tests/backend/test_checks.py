@@ -18,6 +18,7 @@ NAMES = [
     "active model",
     "redis",
     "plugins",
+    "service",
     "local roots",
 ]
 
@@ -42,7 +43,12 @@ def broken(tmp_path_factory):
         fields = {"architecture": "heatbox/tiny", "labels": ["cat"], "input_size": 64}
         card = store.publish(folder, make_card(name="tiny", **fields))
     store.weights_path(card).unlink()
-    settings = Settings(home=home, local_roots=(home / "nowhere",), redis_url=unreachable_redis())
+    settings = Settings(
+        home=home,
+        local_roots=(home / "nowhere",),
+        redis_url=unreachable_redis(),
+        explainer_options=("layr=features",),
+    )
     Ledger(settings.ledger_url).activate("gone@0123")
     return checked(settings)
 
@@ -80,6 +86,7 @@ def test_what_is_not_ok_comes_with_a_remedy(empty, broken):
         ("model store", "0 models"),
         ("redis", "`heatbox up` starts"),
         ("plugins", "grad_cam"),
+        ("service", "explains and fits with fused_cam components"),
     ],
 )
 def test_what_is_ok_is_told_too(empty, name, found):
@@ -92,6 +99,7 @@ def test_what_is_ok_is_told_too(empty, name, found):
         ("model store", "no weights for tiny@", "add these models again"),
         ("active model", "No model 'gone@0123' in the store.", "heatbox models add"),
         ("redis", "no answer: ConnectionError", "HEATBOX_REDIS_URL"),
+        ("service", "fused_cam has no option 'layr'.", "Did you mean 'layer'?"),
         ("local roots", "not folders: ", "HEATBOX_LOCAL_ROOTS"),
     ],
 )

@@ -75,6 +75,7 @@ def test_a_bad_picture_is_told_and_the_rest_is_learnt(store, folder, tmp_path):
     )
     state = find_state(store, store.find("tiny"), "faster_grad_cam")
     assert fitted.returncode == 1
+    assert json.loads(heatbox("models", "show", "tiny", cwd=tmp_path).stdout)["fitted"][0]["used"] is True
     assert f"learnt from 6 pictures about {store.find('tiny').id}: {state.id}." in fitted.stdout
     assert "torn.png" in fitted.stderr
     assert "picture-unreadable" in fitted.stderr

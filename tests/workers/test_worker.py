@@ -20,7 +20,7 @@ from heatbox.queue import JobQueue, connect, open_queue
 from heatbox.serving import serve_project
 from heatbox_plugins.explainers.anomaly import Anomaly
 from heatbox_workers.fitting import fit_explainer
-from heatbox_workers.jobs import Annotators, use
+from heatbox_workers.jobs import Annotators, tell_wrong_options, use
 from heatbox_workers.loading import load_classifier
 from heatbox_workers.worker import make_worker
 
@@ -153,6 +153,14 @@ def test_a_worker_without_a_redis_says_what_to_do(settings, redis_server):
     redis_server.stop()
     with pytest.raises(RedisUnavailableError, match="heatbox up"):
         make_worker(settings.redis_url)
+
+
+def test_options_that_no_task_can_be_annotated_with_are_logged_at_the_start(settings, caplog):
+    tell_wrong_options(settings)
+    assert not caplog.records
+    tell_wrong_options(settings.model_copy(update={"explainer_options": ("layr=features",)}))
+    assert "no task can be annotated: plugin-option: " in caplog.text
+    assert "Did you mean 'layer'?" in caplog.text
 
 
 def test_a_worker_that_is_asked_to_end_finishes_its_job(start_worker, pipeline, queue, jobs, pictures):

@@ -17,13 +17,14 @@ from heatbox.fitted import find_state
 from heatbox.images import Limits
 from heatbox.models import ModelStore
 from heatbox.pipeline import Pipeline
+from heatbox.plugins import make_box_fitter, make_explainer, parse_options
 from heatbox.settings import Settings
 from heatbox_workers.annotate import make_annotator
 from heatbox_workers.classifier import TorchClassifier
 from heatbox_workers.fitting import with_state
 from heatbox_workers.loading import load_classifier
 
-__all__ = ["Annotators", "annotate_addresses", "use"]
+__all__ = ["Annotators", "annotate_addresses", "tell_wrong_options", "use"]
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,15 @@ class Annotators:
             return resolve(address, self._roots)
         except HeatboxError as error:
             return error
+
+
+def tell_wrong_options(settings: Settings) -> None:
+    """Log at the start what would fail with every task: an explainer or fitter that cannot be made."""
+    try:
+        make_explainer(settings.explainer, parse_options(settings.explainer_options))
+        make_box_fitter(settings.fitter, parse_options(settings.fitter_options))
+    except HeatboxError as error:
+        log.error("no task can be annotated: %s", error)  # noqa: TRY400 - the sentence says it all
 
 
 _current: ContextVar[Annotators] = ContextVar("annotators")

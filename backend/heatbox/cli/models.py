@@ -62,9 +62,17 @@ def show(reference: Reference) -> None:
 
     store = ModelStore(read_settings(os.environ).store_path)
     card = store.find(reference)
+    states = list_states(store, card)
+    used = {one.explainer: one.id for one in states}  # the newest of each
     fitted = [
-        {"explainer": one.explainer, "state": one.id, "examples": one.examples, "options": dict(one.options)}
-        for one in list_states(store, card)
+        {
+            "explainer": one.explainer,
+            "state": one.id,
+            "used": one.id == used[one.explainer],
+            "examples": one.examples,
+            "options": dict(one.options),
+        }
+        for one in states
     ]
     out().print_json(data={"version": card.version, **card.model_dump(mode="json"), "fitted": fitted})
 

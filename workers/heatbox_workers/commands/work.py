@@ -31,8 +31,9 @@ def _work(settings: "Settings") -> None:
     threads = prepare_process(settings.threads, settings.workers)
     import torch
 
-    from heatbox_workers.jobs import Annotators, use
+    from heatbox_workers.jobs import Annotators, tell_wrong_options, use
 
+    tell_wrong_options(settings)
     torch.set_num_threads(threads)
     with use(Annotators(settings)):
         worker.work(logging_level=_rq_level(settings.log_level))
