@@ -202,18 +202,28 @@ def test_a_broken_command_of_another_distribution_costs_no_other(tmp_path):
     assert "warning: the command 'no.such' cannot be loaded" in answer.stderr
 
 
+def hear_interrupts():
+    """Undo what a shell does to programs that it starts in the background: they ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_command_that_is_interrupted_ends_with_130(registered, home):
     card = home / "models" / "tiny" / registered.version / "model.json"
     card.unlink()
     os.mkfifo(card)  # whoever reads the card waits here, and opening the other end waits for the reader
     process = subprocess.Popen(
-        [sys.executable, "-m", "heatbox", "models", "show", "tiny"], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "heatbox", "models", "show", "tiny"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,  # noqa: PLW1509 - this process has no other threads
     )
     with card.open("wb"):
-        while process.poll() is None:
+        for _ in range(6):  # one that comes just before a read waits is not seen
             process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):  # one that comes just before a read waits is not seen
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(5)
+                break
+        assert process.poll() is not None
         assert "Traceback" not in process.communicate()[1]
     assert process.returncode == 130
 
