@@ -9,14 +9,13 @@ an explainer is used. Which options it was fitted with stands in the file's head
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from heatbox.errors import ModelInvalidError, NotFittedError, OptionError, OutputError
-from heatbox.models import Card, ModelStore, file_sha256
+from heatbox.errors import ModelInvalidError, NotFittedError, OptionError
+from heatbox.models import Card, ModelStore, file_sha256, unwritable
 
 __all__ = ["HEADER", "FittedState", "find_state", "list_states", "publish_state", "require_options"]
 
@@ -90,24 +89,17 @@ def publish_state(
     """
     folder = store.path(card) / "state"
     try:
-        folder.mkdir(exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".incoming-", dir=folder)
-        os.close(handle)
-        incoming = Path(name)
-        try:
+        with store.incoming() as temporary:
+            incoming = temporary / "state.safetensors"
             write(incoming)
             incoming.chmod(0o644)
             with incoming.open("rb") as written:
                 os.fsync(written.fileno())
+            folder.mkdir(exist_ok=True)
             target = folder / f"{explainer}.{file_sha256(incoming)[:12]}.safetensors"
             incoming.replace(target)
-        finally:
-            incoming.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"The model store cannot be written: {error.strerror}.",
-            "Free some space, or set HEATBOX_STORE to a folder of yours.",
-        ) from error
+        raise unwritable(error.strerror) from error
     return _read(target)
 
 

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from heatbox.contract import Head
 from heatbox.errors import ModelInvalidError, ModelNotFoundError, OutputError
 
-__all__ = ["Card", "ModelStore", "file_sha256", "make_card", "read_card"]
+__all__ = ["Card", "ModelStore", "file_sha256", "make_card", "read_card", "unwritable"]
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
 _ABANDONED_SECONDS = 86_400
@@ -203,7 +203,7 @@ class ModelStore:
             self._clear_abandoned()
             folder = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.folder))
         except OSError as error:
-            raise _unwritable(error) from error
+            raise unwritable(error.strerror) from error
         try:
             yield folder
         finally:
@@ -233,7 +233,7 @@ class ModelStore:
                 folder.rename(target)
         except OSError as error:
             if not target.exists():  # else another process published the same at the same moment
-                raise _unwritable(error) from error
+                raise unwritable(error.strerror) from error
         return _read_own_card(target / CARD)
 
     def _card_paths(self) -> list[Path]:
@@ -263,8 +263,9 @@ def _modified(path: Path) -> int:
         return 0
 
 
-def _unwritable(error: OSError) -> OutputError:
+def unwritable(reason: object) -> OutputError:
+    """Return the error of a model store that cannot be written."""
     return OutputError(
-        f"The model store cannot be written: {error.strerror}.",
+        f"The model store cannot be written: {reason}.",
         "Free some space, or set HEATBOX_STORE to a folder of yours.",
     )

@@ -254,8 +254,8 @@ def test_crops_of_what_is_no_class_cannot_be_classified_again(anomaly):
 @pytest.mark.parametrize("name", ["anomaly", "faster_grad_cam", "box_regression"])
 def test_an_explainer_that_has_not_learnt_says_how_it_learns(classifier, name):
     with pytest.raises(NotFittedError) as told:
-        make_annotator(Pipeline("gap@1", explainer=name), classifier, Limits())
-    assert told.value.remedy == f"Run: heatbox fit {name} DATASET --model gap@1."
+        make_annotator(Pipeline(classifier.card.id, explainer=name), classifier, Limits())
+    assert told.value.remedy == f"Run: heatbox fit {name} DATASET --model {classifier.card.id}."
 
 
 @pytest.mark.parametrize(
@@ -279,5 +279,20 @@ def test_a_layer_that_is_not_there_is_told_before_any_picture_is_read(classifier
     pipeline = Pipeline(
         classifier.card.id, explainer="layer_cam", explainer_options={"layers": ["features", "no"]}
     )
+    with pytest.raises(LayerNotFoundError, match="no layer 'no'"):
+        make_annotator(pipeline, classifier, Limits())
+
+
+def test_a_layer_that_is_watched_and_puts_out_no_map_is_the_error_of_each_picture(classifier, pictures):
+    options = {"middle": "features", "fine": "head"}
+    pipeline = Pipeline(classifier.card.id, explainer="fused_cam", explainer_options=options)
+    found = list(make_annotator(pipeline, classifier, Limits()).annotate(pictures))
+    assert [error.code for error in found] == [
+        "picture-unreadable" if index == 2 else "layer-not-found" for index in range(5)
+    ]
+
+
+def test_a_layer_that_is_watched_and_not_there_is_told_before_any_picture_is_read(classifier):
+    pipeline = Pipeline(classifier.card.id, explainer="fused_cam", explainer_options={"fine": "no"})
     with pytest.raises(LayerNotFoundError, match="no layer 'no'"):
         make_annotator(pipeline, classifier, Limits())

@@ -164,7 +164,8 @@ def test_a_full_disk_is_told_and_leaves_nothing(store, registered, examples):
             fit_explainer(store, registered, "mine", Learner(), examples)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert not list((store.path(registered.card) / "state").iterdir())
+    assert not list(store.path(registered.card).glob("state/*"))
+    assert not list(store.folder.glob(".incoming-*"))
 
 
 def test_a_state_that_was_changed_is_not_used(store, registered, examples):

@@ -19,7 +19,6 @@ from heatbox.contract import BoxFitter, Evidence, Explainer, Fit, PictureFitter
 from heatbox.errors import (
     EvidenceError,
     HeatboxError,
-    NotFittedError,
     OptionError,
     PluginBrokenError,
     UnsupportedError,
@@ -30,6 +29,7 @@ from heatbox.plugins import make_box_fitter, make_explainer
 from heatbox_workers.classifier import TorchClassifier, squash
 from heatbox_workers.evidence import fit_evidence, raise_for_evidence
 from heatbox_workers.features import find_module
+from heatbox_workers.fitting import require_fitted
 from heatbox_workers.self_check import check_crops, check_masks
 from heatbox_workers.targets import Target, choose_targets, classes_by_label
 
@@ -61,22 +61,18 @@ def make_annotator(pipeline: Pipeline, classifier: TorchClassifier, limits: Limi
         raise UnsupportedError(
             f"{pipeline.explainer} cannot explain {pipeline.model}: {reason}", "Choose another explainer."
         )
-    for layer in (getattr(explainer, "layer", "auto"), *getattr(explainer, "layers", ())):
+    watches: Callable[[TorchClassifier], Sequence[str]] | None = getattr(explainer, "watches", None)
+    watched = tuple(watches(classifier)) if watches else ()
+    for layer in (getattr(explainer, "layer", "auto"), *watched):
         if isinstance(layer, str) and layer != "auto":
             find_module(classifier.network, layer)
-    if hasattr(explainer, "fit") and not classifier.state:
-        raise NotFittedError(
-            f"{pipeline.explainer} has not learnt from examples for {pipeline.model}.",
-            f"Run: heatbox fit {pipeline.explainer} DATASET --model {pipeline.model}.",
-        )
+    require_fitted(pipeline.explainer, explainer, classifier)
     if pipeline.own_label and pipeline.min_crop_probability:
         raise OptionError(
             f"No class of the model is {pipeline.own_label!r}, so crops cannot be classified again.",
             "Leave --min-crop-probability away; --min-mask-iou works.",
         )
     known = classes_by_label(pipeline, _names(pipeline, classifier))
-    watches: Callable[[TorchClassifier], Sequence[str]] | None = getattr(explainer, "watches", None)
-    watched = tuple(watches(classifier)) if watches else ()
     return Annotator(pipeline, classifier, explainer, fitter, known, limits, watched)
 
 
@@ -115,7 +111,10 @@ class Annotator:
 
     def _explain(self, pictures: Sequence[Picture]) -> list[Outcome]:
         images = self.classifier.preprocess([picture.pixels for picture in pictures])
-        seen = self.classifier.seen(images, self.watched)
+        try:
+            seen = self.classifier.seen(images, self.watched)
+        except HeatboxError as error:  # a layer that is there and puts out no map
+            return [error for _ in pictures]
         if self.pipeline.own_label:  # one target a picture; how sure it is, the evidence tells
             probabilities = torch.ones(len(pictures), 1)
         else:

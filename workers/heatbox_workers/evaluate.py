@@ -19,7 +19,6 @@ from heatbox.boxes import iou_matrix
 from heatbox.contract import BoxFitter, Evidence, Explainer, Fit, PictureFitter
 from heatbox.errors import (
     HeatboxError,
-    NotFittedError,
     PictureUnreadableError,
     PluginBrokenError,
     UnsupportedError,
@@ -31,6 +30,7 @@ from heatbox.pipeline import Normalisation
 from heatbox_workers.classifier import TorchClassifier, squash
 from heatbox_workers.coco import Sample
 from heatbox_workers.evidence import fit_evidence, fit_heatmap, raise_for_evidence
+from heatbox_workers.fitting import require_fitted
 
 __all__ = ["Contest", "Evaluation", "Largest", "Record", "Seen", "evaluate"]
 
@@ -235,11 +235,7 @@ def _measure(
 
 
 def _explain(name: str, explainer: Explainer, classifier: TorchClassifier, shot: _Shot) -> Evidence:
-    if hasattr(explainer, "fit") and not classifier.state:
-        raise NotFittedError(
-            f"{name} has not learnt from examples for {classifier.card.id}.",
-            f"Run: heatbox fit {name.split(maxsplit=1)[0]} DATASET --model {classifier.card.id}.",
-        )
+    require_fitted(name, explainer, classifier)
     try:
         return explainer(classifier, shot.images, shot.targets)
     except HeatboxError:

@@ -13,15 +13,15 @@ from heatbox.contract import Examples, Explainer, FittedExplainer
 from heatbox.errors import (
     HeatboxError,
     ModelInvalidError,
-    OutputError,
+    NotFittedError,
     PluginBrokenError,
     UnsupportedError,
 )
 from heatbox.fitted import HEADER, FittedState, publish_state
-from heatbox.models import ModelStore, file_sha256
+from heatbox.models import ModelStore, file_sha256, unwritable
 from heatbox_workers.classifier import TorchClassifier
 
-__all__ = ["fit_explainer", "learn", "options_of", "with_state"]
+__all__ = ["fit_explainer", "learn", "options_of", "require_fitted", "with_state"]
 
 _REMEDY = "This is a defect of the plugin; please tell its authors."
 
@@ -65,10 +65,7 @@ def fit_explainer(
     try:
         return publish_state(store, classifier.card, name, lambda path: save_file(tensors, path, metadata))
     except SafetensorError as error:
-        raise OutputError(
-            f"The model store cannot be written: {error}.",
-            "Free some space, or set HEATBOX_STORE to a folder of yours.",
-        ) from error
+        raise unwritable(error) from error
 
 
 def learn(
@@ -105,6 +102,25 @@ def options_of(explainer: Explainer) -> dict[str, Any]:
     """Return the values of all options of an explainer, JSON-ready."""
     fields = dataclasses.fields(cast("Any", explainer))
     return {one.name: getattr(explainer, one.name) for one in fields if one.init}
+
+
+def require_fitted(name: str, explainer: Explainer, classifier: TorchClassifier) -> None:
+    """Raise where an explainer that learns has not learnt about this classifier.
+
+    Args:
+        name: its entry-point name, options may follow.
+        explainer: any.
+        classifier: with the state that there is.
+
+    Raises:
+        NotFittedError: says what to run.
+    """
+    if hasattr(explainer, "fit") and not classifier.state:
+        plain, model = name.split(maxsplit=1)[0], classifier.card.id
+        raise NotFittedError(
+            f"{name} has not learnt from examples for {model}.",
+            f"Run: heatbox fit {plain} DATASET --model {model}.",
+        )
 
 
 def with_state(classifier: TorchClassifier, state: FittedState | None) -> TorchClassifier:

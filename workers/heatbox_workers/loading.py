@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from heatbox.errors import ModelInvalidError, ModelNotFoundError, OutputError
-from heatbox.models import Card, ModelStore, file_sha256, make_card, read_card
+from heatbox.errors import ModelInvalidError, ModelNotFoundError
+from heatbox.models import Card, ModelStore, file_sha256, make_card, read_card, unwritable
 from heatbox_workers.classifier import TorchClassifier, noise
 from heatbox_workers.embeddings import CosineLinear, last_linear, use_cosine_head
 from heatbox_workers.features import find_feature_layer, forward_pass
@@ -100,10 +100,7 @@ def register(store: ModelStore, card: Card, state: State) -> Card:
         try:
             save_file(weights, folder / "weights.safetensors")
         except (SafetensorError, OSError) as error:
-            raise OutputError(
-                f"The model store cannot be written: {error}.",
-                "Free some space, or set HEATBOX_STORE to a folder of yours.",
-            ) from error
+            raise unwritable(error) from error
         return store.publish(folder, classifier.card)
 
 

@@ -56,7 +56,7 @@ class FusedCAM:
 
     def supports(self, classifier: Classifier) -> str | None:
         """Return why this network cannot look at scaled pictures, or None."""
-        for side in self._sides(classifier.input_size):
+        for side in set(self._sides(classifier.input_size)) - {classifier.input_size}:
             parameter = next(classifier.network.parameters())
             try:
                 classifier.logits(torch.zeros(1, 3, side, side, device=parameter.device))
