@@ -10,7 +10,13 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["fixtures_redis"]
+pytest_plugins = [
+    "fixtures_cut",
+    "fixtures_poison",
+    "fixtures_redis",
+    "fixtures_postgres",
+    "fixtures_tls_redis",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 

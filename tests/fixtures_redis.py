@@ -23,8 +23,8 @@ from heatbox.processes import stop
 from heatbox.queue import listening_pids
 from heatbox.redis_server import PrivateRedis, private_redis
 from heatbox.service.app import create_app
-from heatbox.settings import Settings
-from heatbox.supervisor import as_environment, listen
+from heatbox.settings import Settings, as_environment
+from heatbox.supervisor import listen
 
 LABELS = ("cat", "dog", "bird")
 
@@ -82,11 +82,11 @@ def settings(tmp_path: Path, tiny_store: Path, pictures: Path, redis_server: Pri
 
 
 @pytest.fixture
-def start_worker(settings: Settings) -> Iterator[Callable[[], "subprocess.Popen[bytes]"]]:
-    """Start real workers and wait until they listen."""
+def start_worker_on() -> Iterator[Callable[[Settings], "subprocess.Popen[bytes]"]]:
+    """Start real workers with these settings and wait until they listen."""
     started = []
 
-    def start() -> "subprocess.Popen[bytes]":
+    def start(settings: Settings) -> "subprocess.Popen[bytes]":
         environment = {**os.environ, **as_environment(settings)}
         worker = subprocess.Popen([sys.executable, "-m", "heatbox", "work"], env=environment)
         started.append(worker)
@@ -96,6 +96,14 @@ def start_worker(settings: Settings) -> Iterator[Callable[[], "subprocess.Popen[
     yield start
     for worker in started:
         stop(worker, 10)
+
+
+@pytest.fixture
+def start_worker(
+    settings: Settings, start_worker_on: Callable[[Settings], "subprocess.Popen[bytes]"]
+) -> Callable[[], "subprocess.Popen[bytes]"]:
+    """Start real workers with the test's settings and wait until they listen."""
+    return lambda: start_worker_on(settings)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from heatbox import cli, contract
 from heatbox.errors import HeatboxError
 from heatbox.models import Card
 from heatbox.plugins import BOX_FITTERS, EXPLAINERS, PluginDescription, describe_plugins
-from heatbox.service.routes import router
+from heatbox.run_view import RunView
+from heatbox.service import metrics, routes, run_pages, runs
 from heatbox.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -170,6 +171,12 @@ def test_each_setting_has_its_row_with_its_description():
         ), name
 
 
+def test_each_field_of_a_run_has_its_row_with_its_description():
+    text = section("http-api.md", "GET /v1/runs/{number}")
+    assert documented(text, "field") == set(RunView.model_fields)
+    assert not [field.description for field in RunView.model_fields.values() if field.description not in text]
+
+
 def test_each_field_of_a_card_has_its_row_with_its_description():
     text = read("model-card.md")
     for name, field in Card.model_fields.items():
@@ -208,8 +215,9 @@ def test_every_registered_command_is_part_of_the_command_line(command_line):
 
 
 def test_each_route_has_its_heading():
-    routes = [route for route in router.routes if route.include_in_schema]
-    for method, path in sorted((method, route.path) for route in routes for method in route.methods):
+    routers = (routes.router, runs.router, run_pages.router, metrics.router)
+    shown = [route for router in routers for route in router.routes if route.include_in_schema]
+    for method, path in sorted((method, route.path) for route in shown for method in route.methods):
         assert section("http-api.md", f"{method} {path}").strip()
 
 

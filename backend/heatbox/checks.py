@@ -13,13 +13,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from heatbox.errors import HeatboxError
 from heatbox.ledger import Ledger
-from heatbox.models import ModelStore
 from heatbox.plugins import (
     BOX_FITTERS,
     EXPLAINERS,
@@ -28,6 +25,8 @@ from heatbox.plugins import (
     make_explainer,
     parse_options,
 )
+from heatbox.remote_store import open_store
+from heatbox.run_checks import Check, label_studio, queues, runs
 from heatbox.settings import Settings
 
 __all__ = ["Check", "run_checks"]
@@ -45,16 +44,6 @@ print(json.dumps({
 """
 
 
-@dataclass(frozen=True)
-class Check:
-    """What one check found, in words, and what to do where it is not ok."""
-
-    name: str
-    state: Literal["ok", "warning", "error"]
-    found: str
-    remedy: str = ""
-
-
 def run_checks(settings: Settings) -> list[Check]:
     """Return all checks, in the order of the table; a check that raises is an error with its remedy."""
     checks: list[Callable[[Settings], Check]] = [
@@ -64,6 +53,9 @@ def run_checks(settings: Settings) -> list[Check]:
         _model_store,
         _active_model,
         _redis,
+        queues,
+        runs,
+        label_studio,
         _plugins,
         _service,
         _local_roots,
@@ -111,19 +103,20 @@ def _ledger(settings: Settings) -> Check:
 
 
 def _model_store(settings: Settings) -> Check:
-    store = ModelStore(settings.store_path)
+    store = open_store(settings)
+    store.require_reachable()
     cards = store.cards()
     with store.incoming() as folder, tempfile.TemporaryFile(dir=folder):
         pass
-    missing = [card.id for card in cards if not store.weights_path(card).is_file()]
+    missing = [card.id for card in cards if not store.has_weights(card)]
     if missing:
         return Check(
             "model store",
             "error",
             f"no weights for {', '.join(missing)}",
-            f"Delete their folders in {settings.store_path} and add these models again.",
+            f"Delete their folders in {store.place} and add these models again.",
         )
-    return Check("model store", "ok", f"{len(cards)} models in {settings.store_path}")
+    return Check("model store", "ok", f"{len(cards)} models in {store.place}")
 
 
 def _active_model(settings: Settings) -> Check:
@@ -131,7 +124,7 @@ def _active_model(settings: Settings) -> Check:
     if not active:
         remedy = "heatbox models add mobilenet_v2 --activate, or heatbox demo"
         return Check("active model", "warning", "none: the service has nothing to answer with", remedy)
-    return Check("active model", "ok", ModelStore(settings.store_path).find(active).id)
+    return Check("active model", "ok", open_store(settings).find(active).id)
 
 
 def _activated(settings: Settings) -> str | None:

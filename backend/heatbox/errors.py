@@ -6,7 +6,10 @@
     │   ├── PictureUnreadableError      picture-unreadable
     │   ├── PictureFormatError          picture-format
     │   ├── PictureTooLargeError        picture-too-large
-    │   └── AddressRefusedError         address-refused
+    │   ├── AddressRefusedError         address-refused
+    │   ├── PictureTimeoutError         picture-timeout
+    │   ├── PictureMemoryError          picture-memory
+    │   └── WorkerDiedError             worker-died
     ├── TasksFileError                  tasks-file
     ├── DatasetError                    dataset
     ├── LabelError
@@ -17,6 +20,7 @@
     │   ├── ModelNotFoundError          model-not-found
     │   ├── ModelInvalidError           model-invalid
     │   ├── WeightsUnavailableError     weights-unavailable
+    │   ├── StoreUnavailableError       store-unavailable
     │   └── LayerNotFoundError          layer-not-found
     ├── PluginError
     │   ├── PluginNotFoundError         plugin-not-found
@@ -29,7 +33,16 @@
     │   ├── RequestError                request
     │   ├── RedisUnavailableError       redis-unavailable
     │   ├── PortTakenError              port-taken
+    │   ├── StudioError
+    │   │   └── StudioAmbiguousError    label-studio-ambiguous
+    │   ├── StudioRefusedError          label-studio-refused
     │   └── DeadlineError               deadline
+    ├── RunError
+    │   ├── RunNotFoundError            run-not-found
+    │   ├── RunStateError               run-state
+    │   ├── TaskGoneError               task-gone
+    │   └── PredictionRefusedError      prediction-refused
+    ├── LedgerError                     ledger
     ├── SettingsError                   settings
     ├── OutputError                     output
     └── InternalError                   internal
@@ -51,6 +64,7 @@ __all__ = [
     "LabelError",
     "LabelUnknownError",
     "LayerNotFoundError",
+    "LedgerError",
     "ModelError",
     "ModelInvalidError",
     "ModelNotFoundError",
@@ -59,20 +73,32 @@ __all__ = [
     "OutputError",
     "PictureError",
     "PictureFormatError",
+    "PictureMemoryError",
     "PictureNotFoundError",
+    "PictureTimeoutError",
     "PictureTooLargeError",
     "PictureUnreadableError",
     "PluginBrokenError",
     "PluginError",
     "PluginNotFoundError",
     "PortTakenError",
+    "PredictionRefusedError",
     "RedisUnavailableError",
     "RequestError",
+    "RunError",
+    "RunNotFoundError",
+    "RunStateError",
     "ServiceError",
     "SettingsError",
+    "StoreUnavailableError",
+    "StudioAmbiguousError",
+    "StudioError",
+    "StudioRefusedError",
+    "TaskGoneError",
     "TasksFileError",
     "UnsupportedError",
     "WeightsUnavailableError",
+    "WorkerDiedError",
 ]
 
 
@@ -133,6 +159,24 @@ class AddressRefusedError(PictureError):
     code = "address-refused"
 
 
+class PictureTimeoutError(PictureError):
+    """The picture took longer than the limit, and the process that worked on it was ended."""
+
+    code = "picture-timeout"
+
+
+class PictureMemoryError(PictureError):
+    """The picture needed more memory than the limit, and the process that worked on it was ended."""
+
+    code = "picture-memory"
+
+
+class WorkerDiedError(PictureError):
+    """The process that worked on the picture died, also when it had nothing else to do."""
+
+    code = "worker-died"
+
+
 class TasksFileError(HeatboxError):
     """A Label Studio tasks file is not what Label Studio would export."""
 
@@ -191,6 +235,12 @@ class WeightsUnavailableError(ModelError):
     """Published weights could not be downloaded."""
 
     code = "weights-unavailable"
+
+
+class StoreUnavailableError(ModelError):
+    """The place of a shared model store does not answer, refuses, or needs a package that is not installed."""
+
+    code = "store-unavailable"
 
 
 class LayerNotFoundError(ModelError):
@@ -265,10 +315,65 @@ class PortTakenError(ServiceError):
     code = "port-taken"
 
 
+class StudioError(ServiceError):
+    """Label Studio cannot be reached, or answered with an error."""
+
+    code = "label-studio"
+
+
+class StudioAmbiguousError(StudioError):
+    """The answer of Label Studio got lost: what was sent may have been stored."""
+
+    code = "label-studio-ambiguous"
+
+
+class StudioRefusedError(ServiceError):
+    """Label Studio refused what was asked; trying again does not help."""
+
+    code = "label-studio-refused"
+    status: int | None = None  # of HTTP, where it was an answer
+
+
 class DeadlineError(ServiceError):
     """The answer was not ready in time."""
 
     code = "deadline"
+
+
+class RunError(HeatboxError):
+    """A background run, or one of its tasks, cannot go on."""
+
+    code = "run"
+
+
+class RunNotFoundError(RunError):
+    """The ledger has no run of this number."""
+
+    code = "run-not-found"
+
+
+class RunStateError(RunError):
+    """The run's state does not allow what was asked."""
+
+    code = "run-state"
+
+
+class TaskGoneError(RunError):
+    """The task was deleted from Label Studio while the run went on."""
+
+    code = "task-gone"
+
+
+class PredictionRefusedError(RunError):
+    """Label Studio did not store a prediction that it was sent."""
+
+    code = "prediction-refused"
+
+
+class LedgerError(HeatboxError):
+    """The ledger cannot be opened, read or written."""
+
+    code = "ledger"
 
 
 class SettingsError(HeatboxError):

@@ -9,13 +9,13 @@ an explainer is used. Which options it was fitted with stands in the file's head
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from heatbox.errors import ModelInvalidError, NotFittedError, OptionError
-from heatbox.models import Card, ModelStore, file_sha256, unwritable
+from heatbox.models import STATES, Card, ModelStore, file_sha256, unwritable
 
 __all__ = ["HEADER", "FittedState", "find_state", "list_states", "publish_state", "require_options"]
 
@@ -52,12 +52,7 @@ def list_states(store: ModelStore, card: Card, explainer: str = "") -> list[Fitt
     Raises:
         ModelInvalidError: a file is damaged.
     """
-    paths = (store.path(card) / "state").glob("[!.]*.*.safetensors")
-    wanted = [path for path in paths if explainer in ("", path.name.rsplit(".", 2)[0])]
-    ordered = sorted(
-        wanted, key=lambda path: (path.name.rsplit(".", 2)[0], path.stat().st_mtime_ns, path.name)
-    )
-    return [_read(path) for path in ordered]
+    return _states(store.state_paths(card), explainer)
 
 
 def find_state(store: ModelStore, card: Card, explainer: str, state_id: str = "") -> FittedState | None:
@@ -67,10 +62,10 @@ def find_state(store: ModelStore, card: Card, explainer: str, state_id: str = ""
         NotFittedError: there is no state with that id.
         ModelInvalidError: a file is damaged.
     """
-    found = list_states(store, card, explainer)
     if not state_id:
+        found = list_states(store, card, explainer)
         return found[-1] if found else None
-    for state in found:
+    for state in _states(store.state_paths(card, f"{explainer}.{state_id}.safetensors"), explainer):
         if state.id == state_id:
             return state
     raise NotFittedError(
@@ -86,8 +81,9 @@ def publish_state(
 
     Raises:
         OutputError: the store cannot be written.
+        StoreUnavailableError: the place that machines share cannot be written.
     """
-    folder = store.path(card) / "state"
+    folder = store.path(card) / STATES
     try:
         with store.incoming() as temporary:
             incoming = temporary / "state.safetensors"
@@ -97,6 +93,7 @@ def publish_state(
                 os.fsync(written.fileno())
             folder.mkdir(exist_ok=True)
             target = folder / f"{explainer}.{file_sha256(incoming)[:12]}.safetensors"
+            store.share_state(incoming, card, target.name)
             incoming.replace(target)
     except OSError as error:
         raise unwritable(error.strerror) from error
@@ -127,6 +124,15 @@ def require_options(state: FittedState, given: Mapping[str, Any]) -> None:
                 f"Leave the option away, or fit again: heatbox fit {state.explainer} DATASET "
                 f"--explainer-option {name}={value}.",
             )
+
+
+def _states(paths: Iterable[Path], explainer: str) -> list[FittedState]:
+    """Read the files of an explainer, or of all, by explainer and then by time."""
+    wanted = [path for path in paths if explainer in ("", path.name.rsplit(".", 2)[0])]
+    ordered = sorted(
+        wanted, key=lambda path: (path.name.rsplit(".", 2)[0], path.stat().st_mtime_ns, path.name)
+    )
+    return [_read(path) for path in ordered]
 
 
 def _parsed(value: object) -> object:

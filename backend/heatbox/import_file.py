@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from heatbox.errors import OutputError
 
-__all__ = ["TasksWriter", "atomic_text", "local_files_address", "write_tasks"]
+__all__ = ["TasksWriter", "atomic_text", "config_path", "local_files_address", "write_tasks"]
 
 
 class TasksWriter:
@@ -63,6 +63,11 @@ def atomic_text(path: Path) -> Iterator[TextIO]:
         raise OutputError(
             f"{path} cannot be written: {error.strerror}.", "Free some space, or choose another place."
         ) from error
+
+
+def config_path(out: Path) -> Path:
+    """Return where the label config that belongs to an import file is written."""
+    return out.with_suffix(".config.xml")
 
 
 def local_files_address(path: Path, document_root: Path) -> str:

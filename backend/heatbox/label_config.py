@@ -124,8 +124,8 @@ def parse_label_config(text: str) -> LabelConfig:
     return LabelConfig(controls, tuple(_notes(elements, controls)))
 
 
-def make_label_config(labels: Sequence[str]) -> str:
-    """Return a label config for pictures under the key `image` with these labels.
+def make_label_config(labels: Sequence[str], data_key: str = "image") -> str:
+    """Return a label config for pictures under a key of the task's data with these labels.
 
     Raises:
         LabelConfigError: no label, a label twice, or one that XML or Label Studio cannot hold.
@@ -139,7 +139,7 @@ def make_label_config(labels: Sequence[str]) -> str:
     _check_unique(labels, "labels")
     rows = "".join(f"    <Label value={quoteattr(label)}/>\n" for label in labels)
     return (
-        '<View>\n  <Image name="image" value="$image"/>\n'
+        f'<View>\n  <Image name="image" value={quoteattr("$" + data_key)}/>\n'
         f'  <RectangleLabels name="label" toName="image">\n{rows}  </RectangleLabels>\n</View>\n'
     )
 

@@ -1,15 +1,54 @@
-"""The log: one line per event on standard error, with the name of the process, because several share it."""
+"""The log: one line per event on standard error, with the name of the process, because several share it.
 
+As text for people, or as one JSON object per line for a collector; then also with the run, task and chunk that the
+event is about, where the program named them: `log.info("...", extra={"run": 7})`.
+"""
+
+import json
 import logging
 import os
+from datetime import UTC, datetime
+from typing import Literal
 
 __all__ = ["log_to_stderr"]
 
+_ABOUT = ("run", "task", "chunk")
 
-def log_to_stderr(level: str, process: str) -> None:
-    """Write log lines from this level on, marked with the process's name and id."""
-    logging.basicConfig(
-        level=level.upper(),
-        format=f"%(asctime)s {process}[{os.getpid()}] %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-    )
+
+def log_to_stderr(level: str, process: str, form: Literal["text", "json"] = "text") -> None:
+    """Write log lines from this level on, marked with the process's name and id; warnings of Python are lines too."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Json(process) if form == "json" else _text(process))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.captureWarnings(form == "json")
+    if level != "debug":
+        logging.getLogger("httpx").setLevel(
+            logging.WARNING
+        )  # a line for each request, with its whole address
+
+
+def _text(process: str) -> logging.Formatter:
+    return logging.Formatter(f"%(asctime)s {process}[{os.getpid()}] %(levelname)s %(message)s", "%H:%M:%S")
+
+
+class _Json(logging.Formatter):
+    """Writes a record as one line of JSON; newlines in messages and tracebacks are escaped."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "process": self._process,
+            "pid": record.process,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: getattr(record, name) for name in _ABOUT if hasattr(record, name)},
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)

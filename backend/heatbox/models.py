@@ -2,9 +2,11 @@
 
     <store>/<name>/<version>/model.json            the card
     <store>/<name>/<version>/weights.safetensors   the weights
+    <store>/<name>/<version>/state/...             see heatbox.fitted
 
 A version is the content id of everything that changes what comes out; a folder is written to a temporary
-place and renamed, so a reader never sees half a model. Reading needs no torch.
+place and renamed, so a reader never sees half a model. Reading needs no torch. A store that machines share by a URL
+is heatbox.remote_store's.
 """
 
 import hashlib
@@ -24,9 +26,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from heatbox.contract import Head
 from heatbox.errors import ModelInvalidError, ModelNotFoundError, OutputError
 
-__all__ = ["Card", "ModelStore", "file_sha256", "make_card", "read_card", "unwritable"]
+__all__ = [
+    "CARD",
+    "STATES",
+    "WEIGHTS",
+    "Card",
+    "ModelStore",
+    "file_sha256",
+    "make_card",
+    "read_card",
+    "read_own_card",
+    "unwritable",
+]
 
-CARD, WEIGHTS = "model.json", "weights.safetensors"
+CARD, WEIGHTS, STATES = "model.json", "weights.safetensors", "state"
 _ABANDONED_SECONDS = 86_400
 _DESCRIPTIVE = {"format", "name", "licence", "source"}
 
@@ -129,8 +142,12 @@ def read_card(path: Path) -> Card:
         raise _card_error(error, path.name) from error
 
 
-def _read_own_card(path: Path) -> Card:
-    """Read the card of a version's folder and check that it is still the card which names that folder."""
+def read_own_card(path: Path) -> Card:
+    """Read the card of a version's folder and check that it is still the card which names that folder.
+
+    Raises:
+        ModelInvalidError: it is not, or is damaged.
+    """
     reference = "@".join(path.parts[-3:-1])
     remedy = f"Delete its folder {reference.replace('@', '/')} in the model store and add the model again."
     try:
@@ -160,9 +177,17 @@ class ModelStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def place(self) -> str:
+        """Where the models are, for people."""
+        return str(self.folder)
+
+    def require_reachable(self) -> None:
+        """Raise where models that are not on this machine cannot be asked for; a folder has none."""
+
     def cards(self) -> list[Card]:
         """Return every registered version, sorted by name and then by time of registration."""
-        return [_read_own_card(path) for path in self._card_paths()]
+        return [read_own_card(path) for path in self._card_paths()]
 
     def find(self, reference: str) -> Card:
         """Return the card of `name` (newest version) or `name@version` (a prefix of it will do).
@@ -174,7 +199,7 @@ class ModelStore:
         paths = self._card_paths()
         found = [path for path in paths if path.parts[-3] == name and path.parts[-2].startswith(version)]
         if found:
-            return _read_own_card(found[-1])
+            return read_own_card(found[-1])
         names = sorted({path.parts[-3] for path in paths})
         if name in names:
             versions = ", ".join(path.parts[-2] for path in paths if path.parts[-3] == name)
@@ -194,6 +219,19 @@ class ModelStore:
     def weights_path(self, card: Card) -> Path:
         """Return the weights file of a version."""
         return self.path(card) / WEIGHTS
+
+    def has_weights(self, card: Card) -> bool:
+        """Return whether the weights file of a version is there."""
+        return self.weights_path(card).is_file()
+
+    def state_paths(self, card: Card, wanted: str = "") -> list[Path]:  # noqa: ARG002 - for stores that ask elsewhere
+        """Return the files of what explainers have learnt about a version, in no order.
+
+        Args:
+            card: of the version.
+            wanted: name of the file that is looked for, where it is one; else all are.
+        """
+        return list((self.path(card) / STATES).glob("[!.]*.*.safetensors"))
 
     @contextmanager
     def incoming(self) -> Iterator[Path]:
@@ -228,13 +266,20 @@ class ModelStore:
         try:
             (folder / CARD).write_text(checked.model_dump_json(indent=1) + "\n", encoding="utf-8")
             _make_durable(folder)
+            self.share_version(folder, checked)
             target.parent.mkdir(exist_ok=True)
             if not target.exists():
                 folder.rename(target)
         except OSError as error:
             if not target.exists():  # else another process published the same at the same moment
                 raise unwritable(error.strerror) from error
-        return _read_own_card(target / CARD)
+        return read_own_card(target / CARD)
+
+    def share_version(self, folder: Path, card: Card) -> None:
+        """Bring a version to where other machines see it, before it is moved here; nothing to do for a folder."""
+
+    def share_state(self, path: Path, card: Card, name: str) -> None:
+        """Bring a file of state to where other machines see it, before it is moved here under its name."""
 
     def _card_paths(self) -> list[Path]:
         found = [(path.parts[-3], _modified(path), path) for path in self.folder.glob(f"[!.]*/[!.]*/{CARD}")]
@@ -267,5 +312,5 @@ def unwritable(reason: object) -> OutputError:
     """Return the error of a model store that cannot be written."""
     return OutputError(
         f"The model store cannot be written: {reason}.",
-        "Free some space, or set HEATBOX_STORE to a folder of yours.",
+        "Free some space, or set HEATBOX_STORE to a folder of yours (HEATBOX_HOME where it is a URL).",
     )

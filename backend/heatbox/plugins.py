@@ -6,10 +6,12 @@ one that fails to import is listed with its error and harms nobody. Built-ins ar
 
 import dataclasses
 import importlib.metadata
+import sys
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -103,8 +105,14 @@ def parse_options(pairs: Iterable[str]) -> dict[str, str]:
     return options
 
 
-def _entries(group: str) -> Iterator[importlib.metadata.EntryPoint]:
-    return iter(sorted(importlib.metadata.entry_points(group=group), key=lambda entry: entry.name))
+def _entries(group: str) -> Sequence[importlib.metadata.EntryPoint]:
+    return _entries_on(group, tuple(sys.path))
+
+
+@lru_cache(16)  # looking through all that is installed takes milliseconds, and every request asks
+def _entries_on(group: str, _path: tuple[str, ...]) -> Sequence[importlib.metadata.EntryPoint]:
+    """Return a group's entry points, sorted by name; what is installed later is seen by the next process."""
+    return tuple(sorted(importlib.metadata.entry_points(group=group), key=lambda entry: entry.name))
 
 
 def _make(group: str, name: str, options: Mapping[str, Any]) -> object:

@@ -26,7 +26,7 @@ def spawn(
     output: IO[bytes] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a child process; call it from the main thread, whose end Linux takes for the parent's death.
+    """Start a child process; call it from a thread that lives as long: its end is the parent's death for Linux.
 
     Args:
         command: program and arguments.

@@ -1,30 +1,26 @@
-"""The queue: the one door to RQ and Redis. Requests put jobs on it and wait; workers take jobs from it.
+"""The queues: the one door to RQ and Redis. They carry work and outcomes, and nothing that cannot be asked for again.
 
-A job's id is a digest of what is asked for, so identical requests at the same time share one job, and a
-request that comes again finds the finished result. Redis holds nothing that cannot be asked for again.
-Arguments and results are JSON; a worker runs only the functions named here, whatever Redis holds.
+A job names pictures and a pipeline; a worker runs only the function that is named here, whatever Redis holds, and never
+by importing that name: it hands the arguments to its job process. Arguments and results are JSON.
+Written for rq 2.12; each override names what it replaces.
 """
 
-import asyncio
-import hashlib
-import json
 import socket
-from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
-import redis.asyncio
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 from rq import Queue, SimpleWorker
-from rq.exceptions import DuplicateJobError
+from rq.exceptions import DequeueTimeout, DuplicateJobError, NoSuchJobError
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job, JobStatus
-from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.utils import now
 
@@ -32,40 +28,35 @@ from heatbox.errors import RedisUnavailableError
 from heatbox.pipeline import Pipeline
 
 __all__ = [
+    "BATCH",
+    "CHILD_DEATHS",
+    "INTERACTIVE",
+    "LANES",
+    "TRAIN",
     "AllowedJob",
     "HeatboxQueue",
-    "JobQueue",
-    "Outcome",
+    "alive_key",
+    "carried_out_by",
     "connect",
+    "enqueue",
     "listening_pids",
+    "listening_workers",
     "open_queue",
     "ping",
+    "translated",
 ]
 
-INTERACTIVE = "hb-interactive"
+INTERACTIVE, BATCH, TRAIN = "hb-interactive", "hb-batch", "hb-train"
+LANES = {"interactive": INTERACTIVE, "batch": BATCH, "train": TRAIN}
 ANNOTATE = "heatbox_workers.jobs.annotate_addresses"
+CHILD_DEATHS = "hb:child-deaths"  # a hash: exit code -> how many job processes ended with it
 
 _ALLOWED_FUNCTIONS = frozenset({ANNOTATE})
-_RESULT_SECONDS = 600  # a request that comes again after its deadline finds the result
-_FAILURE_SECONDS = 60
-_QUEUED_SECONDS = 600  # nobody asks any more
-_JOB_SECONDS = 300
-_ATTEMPTS = 3  # of one job within _FAILURE_SECONDS: a picture that kills workers must not do so for ever
 _MAINTENANCE_LOCK_SECONDS = 10
 _TAKEN_AGE = timedelta(seconds=8)
-_WAIT_SECONDS = 5.0  # below the connection's time limit
-_SUBMIT_SECONDS = 2.0  # a Redis that hangs must not hold a thread for long
-_SUBMIT_THREADS = 4
-_CONNECTIONS = 4096  # one for each request that waits; redis-py's own limit is 100
-_FAILED = {JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED}
+_WAIT_SECONDS = 0.2  # a job on the second queue waits so long at most
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: its JSON value, or why it failed."""
-
-    value: Any = None
-    failure: str | None = None
+carrier: ContextVar[Callable[[Job], Any]] = ContextVar("carrier")
 
 
 class AllowedJob(Job):
@@ -75,7 +66,7 @@ class AllowedJob(Job):
         if self.func_name not in _ALLOWED_FUNCTIONS:
             msg = f"{self.func_name} is not a function that heatbox queues"
             raise PermissionError(msg)
-        return super()._execute()
+        return carrier.get()(self)
 
     @property
     def success_callback(self) -> None:
@@ -93,6 +84,16 @@ class AllowedJob(Job):
         """Send nothing: the addresses would come from Redis."""
 
 
+@contextmanager
+def carried_out_by(carry_out: Callable[[Job], Any]) -> Iterator[None]:
+    """Let this function carry out the jobs of the block; what it returns is the job's result."""
+    token = carrier.set(carry_out)
+    try:
+        yield
+    finally:
+        carrier.reset(token)
+
+
 class _Taken(IntermediateQueue):
     """Jobs that a worker took and has not begun; one that stays is the job of a killed worker."""
 
@@ -103,7 +104,7 @@ class _Taken(IntermediateQueue):
 
 
 class HeatboxQueue(Queue):
-    """A queue of allowed jobs that forgets what a killed worker held within seconds (RQ: minutes)."""
+    """A queue of allowed jobs that loses none, and forgets what a killed worker held within seconds (RQ: minutes)."""
 
     job_class = AllowedJob
 
@@ -116,12 +117,55 @@ class HeatboxQueue(Queue):
         """Return whether this worker may clean the registries now."""
         return bool(self.connection.set(self.registry_cleaning_key, 1, nx=True, ex=_MAINTENANCE_LOCK_SECONDS))
 
+    @classmethod
+    def dequeue_any(  # noqa: PLR0913, PLR0917 - RQ's signature
+        cls,
+        queues: Iterable[Queue],
+        timeout: int | None,
+        connection: Redis,
+        job_class: type[Job] | None = None,
+        serializer: Any = None,  # noqa: ANN401, ARG003 - RQ's signature
+        death_penalty_class: Any = None,  # noqa: ANN401, ARG003 - RQ's signature
+    ) -> tuple[Job, Queue] | None:
+        """Take a job, the first queue first (RQ: with several by BLPOP, which loses the job of a killed worker)."""
+        several = list(queues)
+        deadline = time.monotonic() + (timeout or 0)
+        while True:
+            for queue in several:
+                job = _moved(connection.lmove(queue.key, queue.intermediate_queue_key), queue, job_class)
+                if job is not None:
+                    return job, queue
+            left = deadline - time.monotonic()
+            if left <= 0:
+                if timeout is None:
+                    return None
+                raise DequeueTimeout(timeout, [queue.key for queue in several])
+            first = several[0]
+            wait = min(left, _WAIT_SECONDS) if len(several) > 1 else left
+            seconds: Any = max(wait, 0.05)  # Redis takes parts of a second; redis-py's types do not know
+            found = connection.blmove(first.key, first.intermediate_queue_key, seconds)
+            job = _moved(found, first, job_class)
+            if job is not None:
+                return job, first
+
+
+def _moved(job_id: Any, queue: Queue, job_class: type[Job] | None) -> Job | None:  # noqa: ANN401 - redis's answer
+    """Return the job that was taken; one whose content is gone is forgotten."""
+    if job_id is None:
+        return None
+    name = job_id.decode()
+    try:
+        return (job_class or AllowedJob).fetch(name, connection=queue.connection, serializer=queue.serializer)
+    except NoSuchJobError:
+        queue.connection.lrem(queue.intermediate_queue_key, 1, name)
+        return None
+
 
 def connect(url: str, seconds: float | None = None) -> Redis:
     """Return a connection to Redis; nothing is sent yet.
 
     Args:
-        url: of a TCP or a unix socket.
+        url: of a TCP (`redis://`), TLS (`rediss://`) or unix socket.
         seconds: after which a try at a command is given up; None: redis-py's default.
 
     Raises:
@@ -147,15 +191,80 @@ def ping(connection: Redis) -> None:
     Raises:
         RedisUnavailableError: it does not.
     """
-    try:
+    with translated():
         connection.ping()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn a failure of Redis into a sentence."""
+    try:
+        yield
     except RedisError as error:
-        raise _unavailable(error) from error
+        raise RedisUnavailableError(
+            f"Redis does not answer ({type(error).__name__}).",
+            "See `heatbox doctor`; `heatbox up` starts a Redis of its own.",
+        ) from error
 
 
-def open_queue(connection: Redis) -> HeatboxQueue:
-    """Return the queue of requests that somebody waits for."""
-    return HeatboxQueue(INTERACTIVE, connection=connection, serializer=JSONSerializer)
+def open_queue(connection: Redis, name: str = INTERACTIVE) -> HeatboxQueue:
+    """Return a queue, by default that of requests that somebody waits for."""
+    return HeatboxQueue(name, connection=connection, serializer=JSONSerializer)
+
+
+def enqueue(  # noqa: PLR0913 - what a job is
+    queue: HeatboxQueue,
+    job_id: str,
+    pipeline: Pipeline,
+    addresses: Sequence[str],
+    *,
+    timeout: float,
+    queued_seconds: int | None,
+    result_seconds: int,
+    failure_seconds: int,
+) -> bool:
+    """Put a job on a queue; return False where one of this id is there already, perhaps ours with a lost answer.
+
+    Args:
+        queue: to put it on.
+        job_id: letters, digits, hyphens.
+        pipeline: that annotates.
+        addresses: of the pictures.
+        timeout: seconds after which a worker gives the whole job up.
+        queued_seconds: after which a job that nobody took is forgotten; None: never.
+        result_seconds: for which its outcome is kept.
+        failure_seconds: for which it is kept where it failed.
+    """
+    try:
+        queue.enqueue_call(
+            ANNOTATE,
+            (pipeline.as_dict(), list(addresses)),
+            timeout=int(timeout),
+            ttl=queued_seconds,
+            result_ttl=result_seconds,
+            failure_ttl=failure_seconds,
+            description=f"{len(addresses)} pictures for {pipeline.version}",
+            job_id=job_id,
+            unique=True,
+        )
+    except DuplicateJobError:
+        return False
+    return True
+
+
+def alive_key(job_id: str) -> str:
+    """Return the key that a worker renews while the job runs; it is gone some seconds after the worker."""
+    return f"hb:alive:{job_id}"
+
+
+def listening_workers(connection: Redis, name: str = INTERACTIVE) -> int:
+    """Return how many workers listen on a queue, killed ones included for a minute or so (RQ's `count`: for ever).
+
+    Raises:
+        RedisUnavailableError: Redis does not answer.
+    """
+    with translated():
+        return len(SimpleWorker.all(queue=open_queue(connection, name), serializer=JSONSerializer))
 
 
 def listening_pids(url: str) -> set[int]:
@@ -164,114 +273,6 @@ def listening_pids(url: str) -> set[int]:
     Raises:
         RedisUnavailableError: Redis does not answer.
     """
-    with connect(url) as connection:
-        try:
-            workers = SimpleWorker.all(queue=open_queue(connection), serializer=JSONSerializer)
-        except RedisError as error:
-            raise _unavailable(error) from error
+    with connect(url) as connection, translated():
+        workers = SimpleWorker.all(queue=open_queue(connection), serializer=JSONSerializer)
     return {worker.pid for worker in workers if worker.pid and worker.hostname == socket.gethostname()}
-
-
-class JobQueue:
-    """The sending side: submit jobs, wait for their outcomes.
-
-    `submit` blocks on Redis for a moment; `submit_all` does so in threads of its own, so that a Redis that
-    hangs stops nothing else; `wait` is asynchronous and holds no thread.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._connection = connect(url, _SUBMIT_SECONDS)
-        self._queue = open_queue(self._connection)
-        self._threads = ThreadPoolExecutor(_SUBMIT_THREADS, thread_name_prefix="submit")
-        self._waiting = redis.asyncio.Redis.from_url(
-            url, protocol=2, socket_timeout=10, max_connections=_CONNECTIONS
-        )
-
-    def submit(self, pipeline: Pipeline, addresses: Sequence[str]) -> str:
-        """Ask for these pictures to be annotated and return the job's id; an identical job is joined.
-
-        A job that failed is tried again, at most three times a minute.
-
-        Raises:
-            RedisUnavailableError: Redis does not answer.
-        """
-        digest = hashlib.sha256(json.dumps([pipeline.version, *addresses]).encode()).hexdigest()[:32]
-        try:
-            for attempt in range(_ATTEMPTS):
-                job_id = f"{digest}-{attempt}"
-                if self._enqueue(job_id, pipeline, addresses) or not self._has_failed(job_id):
-                    break
-        except RedisError as error:
-            raise _unavailable(error) from error
-        return job_id
-
-    async def submit_all(
-        self, pipeline: Pipeline, batches: Sequence[Sequence[str]]
-    ) -> dict[str, Sequence[str]]:
-        """Submit each batch of addresses as one job and return the batches by job id.
-
-        Raises:
-            RedisUnavailableError: Redis does not answer.
-        """
-        job_ids = await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: [self.submit(pipeline, batch) for batch in batches]
-        )
-        return dict(zip(job_ids, batches, strict=True))
-
-    async def wait(self, job_ids: Collection[str], seconds: float) -> dict[str, Outcome]:
-        """Return the outcomes that are there, as soon as there is one; none after these seconds, at most 5.
-
-        Raises:
-            RedisUnavailableError: Redis does not answer.
-        """
-        keys = {Result.get_key(job_id): job_id for job_id in job_ids}  # type: ignore[no-untyped-call]
-        milliseconds = max(1, round(min(seconds, _WAIT_SECONDS) * 1000))  # 0 would be for ever
-        try:
-            found: Any = await self._waiting.xread(dict.fromkeys(keys, "0-0"), block=milliseconds)
-        except RedisError as error:
-            raise _unavailable(error) from error
-        return dict(self._outcome(keys[key.decode()], *entries[-1]) for key, entries in found)
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        await self._waiting.aclose()
-        self._connection.close()
-
-    def _enqueue(self, job_id: str, pipeline: Pipeline, addresses: Sequence[str]) -> bool:
-        try:
-            self._queue.enqueue_call(
-                ANNOTATE,
-                (pipeline.as_dict(), list(addresses)),
-                timeout=_JOB_SECONDS,
-                ttl=_QUEUED_SECONDS,
-                result_ttl=_RESULT_SECONDS,
-                failure_ttl=_FAILURE_SECONDS,
-                description=f"{len(addresses)} pictures for {pipeline.version}",
-                job_id=job_id,
-                unique=True,
-            )
-        except DuplicateJobError:  # somebody asked before, or our first answer was lost
-            return False
-        return True
-
-    def _has_failed(self, job_id: str) -> bool:
-        job = self._queue.fetch_job(job_id)
-        return job is not None and job.get_status(refresh=False) in _FAILED
-
-    def _outcome(self, job_id: str, entry_id: bytes, payload: dict[bytes, bytes]) -> tuple[str, Outcome]:
-        result = Result.restore(job_id, entry_id.decode(), payload, self._connection, JSONSerializer)
-        done = result.type is Result.Type.SUCCESSFUL
-        return job_id, Outcome(result.return_value) if done else Outcome(failure=_reason(result))
-
-
-def _reason(result: Result) -> str:
-    """Return the last line of what RQ wrote down, which may be a traceback."""
-    return ((result.exc_string or "").strip().splitlines() or ["unknown"])[-1]
-
-
-def _unavailable(error: RedisError) -> RedisUnavailableError:
-    return RedisUnavailableError(
-        f"Redis does not answer ({type(error).__name__}).",
-        "See `heatbox doctor`; `heatbox up` starts a Redis of its own.",
-    )

@@ -16,6 +16,7 @@ from heatbox.ledger import Ledger
 from heatbox.models import Card, ModelStore
 from heatbox.pipeline import Pipeline, pipeline_for
 from heatbox.plugins import BOX_FITTERS, EXPLAINERS, parse_options, plugin_names
+from heatbox.remote_store import open_store
 from heatbox.settings import Settings
 
 __all__ = ["Serving", "check_choices", "every_class", "label_names", "serve_project", "serving_model"]
@@ -127,7 +128,7 @@ def check_choices(settings: Settings) -> None:
         SettingsError: a local root is not a folder.
     """
     if settings.model:
-        ModelStore(settings.store_path).find(settings.model)
+        open_store(settings).find(settings.model)
     _check_registered(EXPLAINERS, settings.explainer)
     _check_registered(BOX_FITTERS, settings.fitter)
     parse_options([*settings.explainer_options, *settings.fitter_options])

@@ -1,5 +1,6 @@
 """Settings: read once, from a mapping, into a frozen object. Nothing else looks at the environment."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -7,13 +8,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from heatbox.errors import SettingsError
 
-__all__ = ["Settings", "read_settings"]
+__all__ = ["Settings", "as_environment", "read_settings"]
 
 _PREFIX = "HEATBOX_"
+_OF_OTHERS = {
+    "REDIS_URL": "redis_url",
+    "LABEL_STUDIO_URL": "studio_url",
+    "LABEL_STUDIO_API_KEY": "studio_api_key",
+}
 
 
 class Settings(BaseModel):
@@ -25,11 +31,19 @@ class Settings(BaseModel):
         default_factory=lambda: Path(platformdirs.user_data_dir("heatbox")),
         description="Folder of the ledger, the private Redis and, unless set apart, the model store.",
     )
-    store: Path | None = Field(default=None, description="Model store folder; default: HOME/models.")
+    store: Path | str | None = Field(
+        default=None,
+        description="Model store: a folder, or a URL that machines share (s3://bucket/models); default: HOME/models.",
+    )
     database_url: str = Field(
-        default="", description="SQLAlchemy URL of the ledger; default: SQLite in HOME."
+        default="",
+        description="Ledger that machines share, postgresql://USER:PASSWORD@HOST/DATABASE; default: SQLite in HOME.",
     )
     redis_url: str = Field(default="", description="Redis to use; empty: `heatbox up` starts a private one.")
+    studio_url: str = Field(default="", description="Address of Label Studio, for background runs.")
+    studio_api_key: SecretStr = Field(
+        default=SecretStr(""), description="Label Studio's personal access token, or a legacy token."
+    )
     host: str = Field(default="127.0.0.1", description="Address the web service listens on.")
     port: int = Field(default=9090, ge=0, le=65535, description="Port the web service listens on.")
     local_roots: tuple[Path, ...] = Field(
@@ -71,8 +85,23 @@ class Settings(BaseModel):
         default=80.0, gt=0, description="Seconds after which /predict answers with what is ready."
     )
     workers: int = Field(default=1, ge=1, description="Worker processes that `heatbox up` starts.")
+    model_memory: int = Field(
+        default=2 * 2**30,
+        ge=0,
+        description="Bytes of loaded models that a worker keeps; the least recently used go first.",
+    )
     threads: int = Field(
         default=0, ge=0, description="Compute threads per worker; 0: cores divided by workers."
+    )
+    picture_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        description="Seconds after which a picture's process is ended; it is tried once more alone.",
+    )
+    job_memory: int = Field(
+        default=0,
+        ge=0,
+        description="Bytes that a worker's process may have; 0: its share of four fifths of the machine's memory.",
     )
     max_bytes: int = Field(default=256 * 2**20, ge=1, description="Largest picture file in bytes.")
     max_pixels: int = Field(default=120_000_000, ge=1, description="Largest picture in pixels.")
@@ -80,6 +109,14 @@ class Settings(BaseModel):
     log_level: str = Field(
         default="info", pattern="^(debug|info|warning|error)$", description="Least severe log line."
     )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How log lines are written: text or json."
+    )
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _path_or_url(cls, value: object) -> object:
+        return Path(value) if isinstance(value, str) and "://" not in value else value
 
     @field_validator("local_roots", mode="before")
     @classmethod
@@ -93,7 +130,10 @@ class Settings(BaseModel):
 
     @property
     def store_path(self) -> Path:
-        """Folder of the model store."""
+        """Folder of the model store; of one with a URL, the folder that keeps what was fetched."""
+        if isinstance(self.store, str):
+            digest = hashlib.sha256(self.store.rstrip("/").encode()).hexdigest()
+            return self.home / "store-cache" / digest[:12]
         return self.store or self.home / "models"
 
     @property
@@ -106,7 +146,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """Read the settings from environment variables.
 
     Args:
-        environment: for example `os.environ`; `REDIS_URL` is understood besides `HEATBOX_REDIS_URL`. An empty
+        environment: for example `os.environ`; `REDIS_URL`, `LABEL_STUDIO_URL` and `LABEL_STUDIO_API_KEY` are
+            understood besides `HEATBOX_REDIS_URL`, `HEATBOX_STUDIO_URL` and `HEATBOX_STUDIO_API_KEY`. An empty
             variable counts as not set.
 
     Raises:
@@ -118,8 +159,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         if key.startswith(_PREFIX) and value
     }
     values.pop("test_data", None)
-    if environment.get("REDIS_URL"):
-        values.setdefault("redis_url", environment["REDIS_URL"])
+    for variable, name in _OF_OTHERS.items():
+        if environment.get(variable):
+            values.setdefault(name, environment[variable])
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -131,6 +173,19 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             f"{_variable(name)} cannot be {first['input']!r}: {first['msg']}.",
             f"It is: {Settings.model_fields[name].description}",
         ) from error
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """Return the settings as the variables that `read_settings` reads, for a process of ours."""
+    values = settings.model_dump(exclude_none=True)
+    return {_variable(name): _text(name, value) for name, value in values.items()}
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    separator = " " if name.endswith("_options") else os.pathsep
+    return separator.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _unknown(name: str) -> SettingsError:

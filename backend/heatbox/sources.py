@@ -33,20 +33,40 @@ class Source:
         path: the file, None where there is an error; it need not be readable.
         task: the task that named it, as Label Studio would import it; None for plain files.
         error: why there is no path.
+        more: the further pictures of a task with a list of them.
     """
 
     name: str
     path: Path | None = None
     task: Mapping[str, Any] | None = None
     error: HeatboxError | None = None
+    more: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         printable = self.name.encode(errors="replace").decode()  # a file name may be no Unicode
         object.__setattr__(self, "name", printable)
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All pictures, in the order in which the task names them."""
+        return () if self.path is None else (self.path, *self.more)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How tasks are read; see `find_pictures`."""
+
+    data_key: str | None
+    roots: Sequence[Path]
+    lists: bool
+
 
 def find_pictures(
-    paths: Sequence[str], *, data_key: str | None = None, document_roots: Sequence[Path] = ()
+    paths: Sequence[str],
+    *,
+    data_key: str | None = None,
+    document_roots: Sequence[Path] = (),
+    lists: bool = False,
 ) -> list[Source]:
     """Return everything that the paths name, in their order; folders are walked in the order of names.
 
@@ -58,11 +78,13 @@ def find_pictures(
         paths: files, folders, patterns that no shell has expanded, or tasks files (`*.json`).
         data_key: key of a task's data that holds the address; None: the first that looks right.
         document_roots: folders that `/data/local-files/?d=...` is relative to (its document root).
+        lists: whether the data key may hold a list of addresses (`valueList`), all of one task.
 
     Raises:
         TasksFileError: a tasks file is not JSON, or not tasks.
     """
-    found = (source for text in paths for source in _expand(text, data_key, document_roots))
+    reading = _Reading(data_key, document_roots, lists)
+    found = (source for text in paths for source in _expand(text, reading))
     return list(_once(found))
 
 
@@ -78,16 +100,16 @@ def _once(sources: Iterable[Source]) -> Iterator[Source]:
         yield source
 
 
-def _expand(text: str, data_key: str | None, roots: Sequence[Path]) -> Iterator[Source]:
+def _expand(text: str, reading: _Reading) -> Iterator[Source]:
     """Yield what one path of the command line names."""
     path = Path(text)
     mode = _mode(path)
     if mode is None:
-        yield from _matches(text, data_key, roots) if glob.has_magic(text) else [_nothing(text)]
+        yield from _matches(text, reading) if glob.has_magic(text) else [_nothing(text)]
     elif stat.S_ISDIR(mode):
         yield from _folder(path)
     elif path.suffix.lower() == ".json":
-        yield from (_task_source(path, *task, data_key, roots) for task in enumerate(_read_tasks(path), 1))
+        yield from (_task_source(path, *task, reading) for task in enumerate(_read_tasks(path), 1))
     else:
         yield Source(text, path)
 
@@ -105,14 +127,14 @@ def _nothing(text: str) -> Source:
     return Source(text, error=error)
 
 
-def _matches(pattern: str, data_key: str | None, roots: Sequence[Path]) -> Iterator[Source]:
+def _matches(pattern: str, reading: _Reading) -> Iterator[Source]:
     """Yield what a pattern matches; one that ends in an extension counts as naming its files."""
     suffix = Path(pattern).suffix
     named = bool(suffix) and not glob.has_magic(suffix)
     found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
     walked = "**" not in pattern  # else each folder's content is in `found` too
     kept = [text for text in found if (walked if Path(text).is_dir() else named or _is_picture_name(text))]
-    sources = [source for text in kept for source in _expand(text, data_key, roots)]
+    sources = [source for text in kept for source in _expand(text, reading)]
     yield from sources or [
         Source(pattern, error=PictureNotFoundError(f"No picture matches {pattern!r}.", "Check the pattern."))
     ]
@@ -166,10 +188,8 @@ def _read_tasks(file: Path) -> list[Any]:
     return content
 
 
-def _task_source(
-    file: Path, number: int, task: object, data_key: str | None, roots: Sequence[Path]
-) -> Source:
-    """Return the picture of one task, or what is wrong with this task (the number counts from 1)."""
+def _task_source(file: Path, number: int, task: object, reading: _Reading) -> Source:
+    """Return the pictures of one task, or what is wrong with this task (the number counts from 1)."""
     name = f"{file.name}#{number}"
     if not isinstance(task, dict):
         sentence = f"Task {number} of {file.name!r} is {_kind(task)}, not an object."
@@ -177,23 +197,27 @@ def _task_source(
     whole = task if isinstance(task.get("data"), dict) else {"data": task}
     name = f"{file.name}#{task.get('id', number)}"
     try:
-        return Source(name, _task_path(_address(name, whole["data"], data_key), file.parent, roots), whole)
+        named = _addresses(name, whole["data"], reading)
+        first, *more = [_task_path(address, file.parent, reading.roots) for address in named]
+        return Source(name, first, whole, more=tuple(more))
     except HeatboxError as error:
         return Source(name, task=whole, error=error)
 
 
-def _address(name: str, data: Mapping[str, Any], data_key: str | None) -> str:
-    """Return the address of a task's picture."""
-    key = data_key or _picture_key(data)
+def _addresses(name: str, data: Mapping[str, Any], reading: _Reading) -> list[str]:
+    """Return the addresses of a task's pictures: one, except in a list."""
+    key = reading.data_key or _picture_key(data)
     if key is None:
         keys = ", ".join(map(repr, list(data)[:8])) or "none"
         raise TasksFileError(
             f"{name}: no value looks like a picture's address (keys: {keys}).", "Name the data key."
         )
-    address = data.get(key)
-    if not isinstance(address, str) or not address.strip():
+    value = data.get(key)
+    listed = value if isinstance(value, list) and reading.lists else [value]
+    addresses = [one.strip() for one in listed if isinstance(one, str) and one.strip()]
+    if not addresses or len(addresses) < len(listed):
         raise TasksFileError(f"{name}: data[{key!r}] is not an address.", "Name the data key that holds one.")
-    return address.strip()
+    return addresses
 
 
 def _picture_key(data: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,6 @@ request is refused while the web service is started again. It has one thread, an
 import errno
 import http.client
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -23,9 +22,9 @@ from heatbox.processes import spawn, stop
 from heatbox.queue import listening_pids
 from heatbox.redis_server import private_redis
 from heatbox.serving import check_choices
-from heatbox.settings import Settings
+from heatbox.settings import Settings, as_environment
 
-__all__ = ["as_environment", "listen", "supervise"]
+__all__ = ["listen", "supervise"]
 
 log = logging.getLogger(__name__)
 
@@ -131,16 +130,6 @@ def listen(host: str, port: int) -> socket.socket:
             f"Nothing can listen on {host}:{port}: {error.strerror}.", "Check --host and --port."
         ) from error
     return listener
-
-
-def as_environment(settings: Settings) -> dict[str, str]:
-    """Return the settings as the variables that `read_settings` reads."""
-    values = settings.model_dump(exclude_none=True)
-    return {f"HEATBOX_{name.upper()}": _text(value) for name, value in values.items()}
-
-
-def _text(value: object) -> str:
-    return os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 @contextmanager

@@ -17,6 +17,9 @@ NAMES = [
     "model store",
     "active model",
     "redis",
+    "queues",
+    "runs",
+    "label studio",
     "plugins",
     "service",
     "local roots",
@@ -48,6 +51,7 @@ def broken(tmp_path_factory):
         local_roots=(home / "nowhere",),
         redis_url=unreachable_redis(),
         explainer_options=("layr=features",),
+        studio_url="http://studio.example",
     )
     Ledger(settings.ledger_url).activate("gone@0123")
     return checked(settings)
@@ -85,6 +89,9 @@ def test_what_is_not_ok_comes_with_a_remedy(empty, broken):
         ("ledger", "sqlite ledger opens"),
         ("model store", "0 models"),
         ("redis", "`heatbox up` starts"),
+        ("queues", "no Redis runs here now"),
+        ("runs", "0 run, 0 are paused; no service conducts them"),
+        ("label studio", "none is named"),
         ("plugins", "grad_cam"),
         ("service", "explains and fits with fused_cam components"),
     ],
@@ -100,6 +107,8 @@ def test_what_is_ok_is_told_too(empty, name, found):
         ("active model", "No model 'gone@0123' in the store.", "heatbox models add"),
         ("redis", "no answer: ConnectionError", "HEATBOX_REDIS_URL"),
         ("service", "fused_cam has no option 'layr'.", "Did you mean 'layer'?"),
+        ("queues", "Redis does not answer", "heatbox up"),
+        ("label studio", "No Label Studio is named.", "LABEL_STUDIO_API_KEY"),
         ("local roots", "not folders: ", "HEATBOX_LOCAL_ROOTS"),
     ],
 )
@@ -117,6 +126,6 @@ def test_no_password_is_told(broken):
 def test_a_home_that_cannot_be_used_costs_the_other_checks_nothing(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     found = checked(Settings(home=tmp_path / "file", redis_url="nonsense"))
-    wrong = {"ledger", "model store", "active model", "redis"}
+    wrong = {"ledger", "model store", "active model", "redis", "queues", "runs"}
     assert {name for name, check in found.items() if check.state == "error"} == wrong
     assert "HEATBOX_REDIS_URL" in found["redis"].remedy

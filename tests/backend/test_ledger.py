@@ -2,13 +2,18 @@
 
 import subprocess
 import sys
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from threading import Barrier, BrokenBarrierError
 
 import pytest
+from fixtures_postgres import POSTGRES_PASSWORD
 from sqlalchemy import create_engine, func, select
+from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from heatbox.errors import SettingsError
+from heatbox.errors import LedgerError
 from heatbox.ledger import Ledger, activations
 
 ACTIVATE = """
@@ -18,9 +23,20 @@ for model in sys.argv[2:]:
     Ledger(sys.argv[1]).activate(model)
 """
 
+WITHOUT_DRIVER = """
+import sys
+sys.modules["psycopg"] = None
+from heatbox.errors import LedgerError
+from heatbox.ledger import Ledger
+try:
+    Ledger(sys.argv[1])
+except LedgerError as error:
+    print(error)
+"""
+
 FULL_DISK = """
 import resource, signal, sys
-from heatbox.errors import SettingsError
+from heatbox.errors import LedgerError
 from heatbox.ledger import Ledger
 
 ledger = Ledger(sys.argv[1])
@@ -29,15 +45,14 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
     ledger.activate("tiny@2")
-except SettingsError as error:
+except LedgerError as error:
     print(error)
 """
 
 
 @pytest.fixture
-def url(tmp_path):
-    """The URL of a ledger that nobody has opened yet, in a folder that is not there yet."""
-    return f"sqlite:///{tmp_path / 'home' / 'ledger.sqlite'}"
+def url(ledger_url):
+    return ledger_url
 
 
 def start(url, *models):
@@ -82,28 +97,35 @@ def test_processes_that_write_at_once_wait_for_each_other(url):
         ("nonsense", "URL"),
         ("nonsense:secret@host", "URL"),
         ("nosuchdatabase://u:secret@host/db", "nosuchdatabase"),
-        ("oracle+nosuchdriver://u:secret@host/db", "nosuchdriver"),
+        ("oracle://u:secret@host/db", "in SQLite or PostgreSQL, not in oracle"),
+        ("postgresql://u:secret@127.0.0.1:1/db", "Connection refused"),
+        ("postgresql://u:secret@nobody.invalid/db", "resolve host"),
+        ("postgresql://u:half@secret@127.0.0.1:1/db", "more than one @"),
+        ("postgresql://u:half@secret:x@127.0.0.1:1/db", "the port is no number"),
+        ("postgresql://u:secret@127.0.0.1:1/db?sslmode=secrecy", "invalid sslmode"),
         ("sqlite:////proc/heatbox/ledger.sqlite", "No such file or directory"),
         ("sqlite:////dev/null/ledger.sqlite", "File exists|Not a directory"),
     ],
 )
 def test_an_unusable_url_is_told_without_its_password(url, reason):
-    with pytest.raises(SettingsError, match=reason) as caught:
+    with pytest.raises(LedgerError, match=reason) as caught:
         Ledger(url)
     assert caught.value.sentence.startswith("The ledger cannot be opened: ")
-    assert "secret" not in str(caught.value)
+    assert "secret@" not in str(caught.value)
+    assert "half" not in str(caught.value)
 
 
 def test_a_file_that_is_no_database_is_told(tmp_path):
     (tmp_path / "ledger.sqlite").write_text("not a database" * 100)
-    with pytest.raises(SettingsError, match="The ledger cannot be opened: file is not a database"):
+    with pytest.raises(LedgerError, match="The ledger cannot be opened: file is not a database"):
         Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
 
 
-def test_a_full_disk_is_told_and_the_old_activation_stays(url):
+def test_a_full_disk_is_told_and_the_old_activation_stays(tmp_path):
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
     script = [sys.executable, "-c", FULL_DISK, url]
     answer = subprocess.run(script, capture_output=True, text=True, check=True)
-    assert answer.stdout.startswith("settings: The ledger cannot be written: ")
+    assert answer.stdout.startswith("ledger: The ledger cannot be written: ")
     with closing(Ledger(url)) as ledger:
         assert ledger.active_model() == "tiny@1"
 
@@ -112,5 +134,65 @@ def test_a_table_that_is_gone_is_told(url):
     with closing(Ledger(url)) as ledger:
         engine = create_engine(url, poolclass=NullPool)
         activations.drop(engine)
-        with pytest.raises(SettingsError, match="The ledger cannot be read: no such table"):
+        with pytest.raises(LedgerError, match=r"The ledger cannot be read: [a-z\" :]+activations[a-z\" ]*\."):
             ledger.active_model()
+
+
+def test_processes_that_make_the_tables_at_once_all_succeed(url):
+    assert [process.wait() for process in [start(url, "tiny@1") for _ in range(4)]] == [0] * 4
+
+
+def test_a_wrong_password_is_told_without_it(postgres_url):
+    wrong = make_url(postgres_url).set(password="wr@ng").render_as_string(hide_password=False)  # noqa: S106
+    with pytest.raises(LedgerError, match="password authentication failed") as caught:
+        Ledger(wrong)
+    assert not any(secret in str(caught.value) for secret in ("wr@ng", "wr%40ng", POSTGRES_PASSWORD))
+
+
+def test_what_the_database_refuses_is_told_without_the_query_and_the_password(postgres_url):
+    with closing(Ledger(postgres_url)) as ledger:
+        with pytest.raises(LedgerError) as caught:
+            ledger.activate("x" * 201)
+        assert caught.value.sentence == (
+            "The ledger cannot be written: value too long for type character varying(200)."
+        )
+        assert ledger.active_model() is None
+
+
+def test_without_the_driver_the_remedy_says_what_to_install(postgres_url):
+    answer = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DRIVER, postgres_url], capture_output=True, text=True, check=True
+    )
+    assert "pip install 'heatbox[postgresql]'" in answer.stdout
+    assert answer.stdout.startswith("ledger: The ledger cannot be opened: ")
+
+
+def test_a_server_that_is_started_again_is_used_again(postgres_server, postgres_url):
+    with closing(Ledger(postgres_url)) as ledger:
+        ledger.activate("tiny@1")
+        postgres_server.stop()
+        with pytest.raises(LedgerError, match="The ledger cannot be read: "):
+            ledger.active_model()
+        postgres_server.start()
+        assert ledger.active_model() == "tiny@1"
+
+
+def test_one_block_writes_at_a_time(url):
+    """What a block has read is still so when it writes."""
+
+    both_have_read = Barrier(2)
+
+    def write_once(_):
+        with ledger.writing() as connection:
+            count = connection.scalar(select(func.count()).select_from(activations))
+            with suppress(BrokenBarrierError):
+                both_have_read.wait(0.3)
+            if count == 0:
+                connection.execute(
+                    activations.insert().values(model="once@1", activated_at=datetime.now(UTC))
+                )
+
+    with closing(Ledger(url)) as ledger, ThreadPoolExecutor(2) as threads:
+        list(threads.map(write_once, range(2)))
+        with ledger.reading() as connection:
+            assert connection.scalar(select(func.count()).select_from(activations)) == 1

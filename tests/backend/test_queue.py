@@ -1,66 +1,99 @@
-import asyncio
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import redis
 from rq import Callback
+from rq.exceptions import DequeueTimeout
 
 from heatbox.errors import RedisUnavailableError
 from heatbox.pipeline import Pipeline
-from heatbox.queue import AllowedJob, JobQueue, connect, listening_pids, open_queue
+from heatbox.queue import (
+    BATCH,
+    INTERACTIVE,
+    AllowedJob,
+    HeatboxQueue,
+    connect,
+    enqueue,
+    listening_pids,
+    listening_workers,
+    open_queue,
+)
 
 PIPELINE = Pipeline("tiny@0")
+SECONDS = {"timeout": 60, "queued_seconds": None, "result_seconds": 60, "failure_seconds": 60}
 
 
 @pytest.fixture
-def queue(redis_server):
-    return JobQueue(redis_server.url)
-
-
-@pytest.fixture
-def jobs(redis_server):
-    """The queue as a worker sees it."""
+def queues(redis_server):
+    """The queues of a worker, the most urgent first."""
     with connect(redis_server.url) as connection:
-        yield open_queue(connection)
+        yield [open_queue(connection, INTERACTIVE), open_queue(connection, BATCH)]
 
 
-def test_identical_requests_share_one_job(queue, jobs):
-    assert queue.submit(PIPELINE, ["/a", "/b"]) == queue.submit(PIPELINE, ["/a", "/b"])
-    assert len(jobs) == 1
+def take(queues, timeout=1):
+    found = HeatboxQueue.dequeue_any(queues, timeout, queues[0].connection)
+    return found and (found[0].id, found[1].name)
 
 
-@pytest.mark.parametrize(
-    ("pipeline", "addresses"),
-    [(PIPELINE, ["/b", "/a"]), (PIPELINE, ["/a"]), (Pipeline("tiny@1"), ["/a", "/b"])],
-)
-def test_other_requests_are_other_jobs(queue, pipeline, addresses):
-    assert queue.submit(pipeline, addresses) != queue.submit(PIPELINE, ["/a", "/b"])
+def test_a_job_of_one_id_is_on_the_queue_once(queues):
+    assert enqueue(queues[0], "x", PIPELINE, ["/a"], **SECONDS)
+    assert not enqueue(queues[0], "x", PIPELINE, ["/a"], **SECONDS)
+    assert queues[0].job_ids == ["x"]
 
 
-def test_a_job_that_failed_is_tried_again_three_times(queue, jobs):
-    job_ids = []
-    for _ in range(5):
-        job_ids.append(queue.submit(PIPELINE, ["/a"]))
-        fail(jobs, job_ids[-1])
-    assert len(set(job_ids)) == 3
+def test_the_urgent_queue_comes_first(queues):
+    enqueue(queues[1], "later", PIPELINE, ["/a"], **SECONDS)
+    enqueue(queues[0], "now", PIPELINE, ["/a"], **SECONDS)
+    assert [take(queues), take(queues)] == [("now", INTERACTIVE), ("later", BATCH)]
 
 
-def test_the_log_line_of_a_job_names_no_address(queue, jobs):
-    job = jobs.fetch_job(queue.submit(PIPELINE, ["/secret/picture.png"]))
-    assert "secret" not in job.description
-    assert job.args == (PIPELINE.as_dict(), ["/secret/picture.png"]) or job.args[1] == ["/secret/picture.png"]
+def test_a_job_that_was_taken_is_noted_until_it_begins(queues):
+    enqueue(queues[1], "x", PIPELINE, ["/a"], **SECONDS)
+    take(queues)
+    assert queues[1].intermediate_queue.get_job_ids() == ["x"]
 
 
-def test_waiting_ends_without_an_outcome_after_its_time(queue):
-    job_id = queue.submit(PIPELINE, ["/a"])
-    assert asyncio.run(wait(queue, [job_id], 0.05)) == {}
+def test_a_job_whose_content_is_gone_is_passed_over(queues):
+    for job_id in ("gone", "there"):
+        enqueue(queues[1], job_id, PIPELINE, ["/a"], **SECONDS)
+    queues[1].connection.delete("rq:job:gone")
+    assert take(queues) == ("there", BATCH)
 
 
-def test_waiting_yields_what_is_there_and_why_a_job_failed(queue, jobs):
-    failed, waiting = (queue.submit(PIPELINE, [address]) for address in ("/a", "/b"))
-    fail(jobs, failed)
-    outcomes = asyncio.run(wait(queue, [failed, waiting], 5))
-    assert list(outcomes) == [failed]
-    assert outcomes[failed].failure == "it broke"
+@pytest.mark.parametrize("timeout", [None, 1])
+def test_empty_queues_yield_nothing_in_time(queues, timeout):
+    if timeout is None:
+        assert take(queues, None) is None
+    else:
+        with pytest.raises(DequeueTimeout):
+            take(queues, timeout)
+
+
+WAIT_AND_TAKE = """
+import os, sys
+from heatbox.queue import *
+queues = [open_queue(connect(sys.argv[1]), name) for name in (INTERACTIVE, BATCH)]
+print("waits", flush=True)
+HeatboxQueue.dequeue_any(queues, 60, queues[0].connection)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_worker_that_is_killed_after_it_took_a_job_does_not_lose_it(queues, redis_server):
+    command = [sys.executable, "-c", WAIT_AND_TAKE, redis_server.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ)) as worker:
+        worker.stdout.readline()
+        enqueue(queues[1], "x", PIPELINE, ["/a"], **SECONDS)
+    assert worker.returncode == -signal.SIGKILL
+    assert queues[1].intermediate_queue.get_job_ids() == ["x"]
+
+
+def test_nobody_listens_at_first(queues, redis_server):
+    assert listening_workers(queues[0].connection) == 0
+    assert listening_pids(redis_server.url) == set()
 
 
 @pytest.mark.parametrize("url", ["", "http://127.0.0.1", "redis://127.0.0.1:notaport"])
@@ -69,17 +102,9 @@ def test_a_url_that_names_no_redis_is_refused_with_a_remedy(url):
         connect(url)
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda url: JobQueue(url).submit(PIPELINE, ["/a"]),
-        lambda url: asyncio.run(wait(JobQueue(url), ["x"], 1)),
-        listening_pids,
-    ],
-)
-def test_a_redis_that_does_not_answer_is_told_as_such(tmp_path, call):
+def test_a_redis_that_does_not_answer_is_told_as_such(tmp_path):
     with pytest.raises(RedisUnavailableError, match="does not answer"):
-        call(f"unix://{tmp_path}/none.sock")
+        listening_pids(f"unix://{tmp_path}/none.sock")
 
 
 def test_a_job_takes_no_functions_from_redis(redis_server):
@@ -89,19 +114,3 @@ def test_a_job_takes_no_functions_from_redis(redis_server):
     assert (job.success_callback, job.failure_callback) == (None, None)
     with pytest.raises(PermissionError, match=r"os\.getcwd"):
         job.perform()
-
-
-async def wait(queue, job_ids, seconds):
-    try:
-        return await queue.wait(job_ids, seconds)
-    finally:
-        await queue.aclose()
-
-
-def fail(jobs, job_id):
-    """Do what a worker does with a job that failed."""
-    job = jobs.fetch_job(job_id)
-    with jobs.connection.pipeline() as pipeline:
-        job.set_status("failed", pipeline=pipeline)
-        job._handle_failure("Traceback ...\nit broke", pipeline)  # noqa: SLF001 - RQ has no public way
-        pipeline.execute()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from heatbox.errors import SettingsError
 from heatbox.settings import Settings, read_settings
@@ -15,6 +16,8 @@ from heatbox.settings import Settings, read_settings
         ("HEATBOX_STORE", "/srv/models", Path("/srv/models")),
         ("HEATBOX_DATABASE_URL", "postgresql://db/heatbox", "postgresql://db/heatbox"),
         ("HEATBOX_REDIS_URL", "redis://cache:6379/1", "redis://cache:6379/1"),
+        ("HEATBOX_STUDIO_URL", "https://studio.example/x", "https://studio.example/x"),
+        ("HEATBOX_STUDIO_API_KEY", "secret", SecretStr("secret")),
         ("HEATBOX_HOST", "::1", "::1"),
         ("HEATBOX_PORT", "0", 0),
         ("HEATBOX_LOCAL_ROOTS", "/a:/b c:", (Path("/a"), Path("/b c"))),
@@ -31,11 +34,15 @@ from heatbox.settings import Settings, read_settings
         ("HEATBOX_MAX_LABELS", "7", 7),
         ("HEATBOX_PREDICT_DEADLINE", "12.5", 12.5),
         ("HEATBOX_WORKERS", "2", 2),
+        ("HEATBOX_MODEL_MEMORY", "1000000", 1_000_000),
         ("HEATBOX_THREADS", "3", 3),
+        ("HEATBOX_PICTURE_SECONDS", "2.5", 2.5),
+        ("HEATBOX_JOB_MEMORY", "1000", 1000),
         ("HEATBOX_MAX_BYTES", "1000", 1000),
         ("HEATBOX_MAX_PIXELS", "2000", 2000),
         ("HEATBOX_MAX_SIDE", "300", 300),
         ("HEATBOX_LOG_LEVEL", "debug", "debug"),
+        ("HEATBOX_LOG_FORMAT", "json", "json"),
     ],
 )
 def test_each_setting_is_read_from_its_variable(variable, text, value):
@@ -103,6 +110,23 @@ def test_an_empty_variable_counts_as_not_set():
 )
 def test_redis_url_is_understood_where_ours_is_not_set(environment, url):
     assert read_settings(environment).redis_url == url
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "key"),
+    [
+        ({"LABEL_STUDIO_URL": "http://a", "LABEL_STUDIO_API_KEY": "x"}, "http://a", "x"),
+        ({"LABEL_STUDIO_URL": "http://a", "HEATBOX_STUDIO_URL": "http://b"}, "http://b", ""),
+        ({"LABEL_STUDIO_API_KEY": "x", "HEATBOX_STUDIO_API_KEY": "y"}, "", "y"),
+    ],
+)
+def test_label_studios_own_variables_are_understood_where_ours_are_not_set(environment, url, key):
+    settings = read_settings(environment)
+    assert (settings.studio_url, settings.studio_api_key.get_secret_value()) == (url, key)
+
+
+def test_no_repr_of_the_settings_shows_the_token():
+    assert "s3cret" not in repr(read_settings({"HEATBOX_STUDIO_API_KEY": "s3cret"}))
 
 
 def test_the_folder_of_test_data_is_no_setting():

@@ -9,8 +9,8 @@ from fixtures_redis import is_alive, wait_until
 
 from heatbox.errors import PortTakenError, SettingsError
 from heatbox.processes import spawn, stop
-from heatbox.settings import Settings, read_settings
-from heatbox.supervisor import as_environment, listen
+from heatbox.settings import Settings, as_environment, read_settings
+from heatbox.supervisor import listen
 
 STUBBORN = """
 import signal, time
@@ -31,7 +31,9 @@ time.sleep(600)
     [
         Settings(),
         Settings(home=Path("/h"), store=Path("/s"), local_roots=(Path("/a"), Path("/b c")), threshold=0.25),
+        Settings(explainer_options=("a=1", "b=2"), fitter_options=("threshold=0.3",)),
         Settings(redis_url="redis://:secret@host:6379/1", workers=3, predict_deadline=1.5, log_level="debug"),
+        Settings(studio_url="https://studio.example", studio_api_key="secret"),
     ],
 )
 def test_children_read_the_settings_that_they_were_given(settings):

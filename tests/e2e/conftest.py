@@ -1,5 +1,7 @@
 """A real Label Studio for the tests marked `studio`: its own process, port, SQLite and user, gone at the end.
 
+The fixtures of background runs are here too: a home of heatbox that knows this Label Studio, and a `heatbox up`.
+
 `make studio-env` installs it into `.venv-studio`; where that is missing the tests are skipped visibly. The
 server runs with the strict switch, so that one wrong region is refused, and may call an ML backend on this
 machine.
@@ -9,12 +11,19 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from fixtures_proxy import StudioProxy, studio_proxy
+from fixtures_runs import Heatbox, Project, Up
+from PIL import Image
+
+from heatbox.settings import Settings
 
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-studio"
 PROGRAM = ENVIRONMENT / "bin" / "label-studio"
@@ -56,21 +65,52 @@ class StudioServer:
         return {"Authorization": f"Token {self.token}"}
 
 
+class OwnStudio:
+    """A Label Studio that is started, killed and started again on the same data and port."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._port = folder, _free_port()
+        self.server = StudioServer(f"http://127.0.0.1:{self._port}", TOKEN, folder / "log.txt")
+        (folder / "home").mkdir()
+        if EMPTY.exists():
+            shutil.copytree(EMPTY, folder / "data")
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._process = _start(self._folder, self._port, self.server.log)
+        _wait(self._process, self.server)
+
+    def kill(self) -> None:
+        """End it as a lost machine would."""
+        self._process.kill()
+        self._process.wait()
+
+
 @pytest.fixture(scope="session")
 def studio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioServer]:
     """Start a Label Studio for the whole session."""
+    with _started(tmp_path_factory.mktemp("studio")) as own:
+        yield own.server
+
+
+@pytest.fixture
+def own_studio(tmp_path: Path) -> Iterator[OwnStudio]:
+    """A Label Studio of one test, which may kill it."""
+    (tmp_path / "studio").mkdir()
+    with _started(tmp_path / "studio") as own:
+        yield own
+
+
+@contextmanager
+def _started(folder: Path) -> Iterator[OwnStudio]:
     if not PROGRAM.exists():
         pytest.skip("no Label Studio: run make studio-env")
-    folder = tmp_path_factory.mktemp("studio")
-    port = _free_port()
-    server = StudioServer(f"http://127.0.0.1:{port}", TOKEN, folder / "log.txt")
-    process = _start(folder, port, server.log)
+    own = OwnStudio(folder)
     try:
-        _wait(process, server)
-        yield server
+        own.start()
+        yield own
     finally:
-        process.kill()
-        process.wait()
+        own.kill()
 
 
 @pytest.fixture
@@ -80,11 +120,82 @@ def studio(studio_server: StudioServer) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def run_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of sixty pictures of noise, 00.png to 59.png."""
+    folder = tmp_path_factory.mktemp("run-pictures")
+    for number in range(60):
+        noise = np.random.default_rng(number).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_heatbox(tiny_store: Path, run_pictures: Path, poison_plugin: Path) -> Callable[..., Heatbox]:
+    """Make a home of heatbox in a folder that is there; the pictures take as long as HEATBOX_EXPLAINER_OPTIONS says."""
+
+    def make(folder: Path, server: StudioServer, **changes: object) -> Heatbox:
+        settings = Settings(
+            home=folder / "home",
+            store=tiny_store,
+            model="tiny",
+            explainer="poison",
+            explainer_options=("seconds=0.1",),
+            min_probability=0,
+            threads=1,
+            port=0,
+            local_roots=(run_pictures,),
+            picture_seconds=3,
+            job_memory=1_500 * 2**20,
+            predict_deadline=4,
+        )
+        found = os.pathsep.join(filter(None, [str(poison_plugin), os.environ.get("PYTHONPATH")]))
+        variables = {
+            "PYTHONPATH": found,
+            "LABEL_STUDIO_URL": server.url,
+            "LABEL_STUDIO_API_KEY": server.token,
+        }
+        return Heatbox(settings.model_copy(update=changes), folder, variables)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def proxy(studio_server: StudioServer) -> Iterator[StudioProxy]:
+    """What the shared `heatbox up` takes for Label Studio."""
+    with studio_proxy(studio_server.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def heatbox(
+    tmp_path_factory: pytest.TempPathFactory,
+    studio_server: StudioServer,
+    make_heatbox: Callable[..., Heatbox],
+) -> Heatbox:
+    """The home of the shared `heatbox up`; commands reach Label Studio without the proxy."""
+    return make_heatbox(tmp_path_factory.mktemp("shared"), studio_server)
+
+
+@pytest.fixture(scope="session")
+def up(heatbox: Heatbox, proxy: StudioProxy) -> Iterator[Up]:
+    """A `heatbox up` that is shared, and goes on whatever becomes of its children."""
+    with heatbox.up(studio_url=proxy.url) as up:
+        yield up
+
+
+@pytest.fixture
+def make_project(studio: httpx.Client) -> Callable[..., Project]:
+    """Make a project with a task for each of so many pictures, and for others that are named."""
+
+    def make(count: int, *others: str, **options: object) -> Project:
+        return Project(studio, [*(f"{number:02}.png" for number in range(count)), *others], **options)
+
+    return make
+
+
 def _start(folder: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
     home = folder / "home"
-    home.mkdir()
-    if EMPTY.exists():
-        shutil.copytree(EMPTY, folder / "data")
     inherited = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
     own = {"HOME": str(home), "LABEL_STUDIO_BASE_DATA_DIR": str(folder / "data")}
     command = [PROGRAM, "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]

@@ -16,8 +16,8 @@ import redis
 from fixtures_redis import is_alive, wait_until
 
 from heatbox.processes import stop
-from heatbox.settings import Settings
-from heatbox.supervisor import as_environment, listen
+from heatbox.settings import Settings, as_environment
+from heatbox.supervisor import listen
 
 WEB, WORKER, REDIS = "heatbox serve", "heatbox work", "redis-server"
 

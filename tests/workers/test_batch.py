@@ -17,11 +17,12 @@ from heatbox.errors import (
     PictureError,
     UnsupportedError,
 )
+from heatbox.import_file import config_path
 from heatbox.label_config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
 from heatbox.pipeline import Pipeline
 from heatbox.settings import Settings
-from heatbox_workers.batch import Request, config_path, prepare
+from heatbox_workers.batch import Request, prepare
 from heatbox_workers.commands.annotate import annotate
 from heatbox_workers.commands.demo import demo
 from heatbox_workers.demo.run import Demo

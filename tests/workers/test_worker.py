@@ -1,27 +1,23 @@
 import asyncio
 import os
-import shutil
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
-import torch
-from fixtures_redis import served, wait_until
+from fixtures_redis import is_alive, served, wait_until
+from rq import SimpleWorker
 from rq.job import JobStatus
 
-from heatbox.annotation import Annotation
-from heatbox.contract import Examples
 from heatbox.errors import RedisUnavailableError
 from heatbox.label_config import make_label_config
 from heatbox.ledger import Ledger
 from heatbox.models import ModelStore
-from heatbox.queue import JobQueue, connect, open_queue
+from heatbox.queue import BATCH, CHILD_DEATHS, AllowedJob, connect, enqueue, listening_pids, open_queue
+from heatbox.request_queue import Batch, RequestQueue
 from heatbox.serving import serve_project
-from heatbox_plugins.explainers.anomaly import Anomaly
-from heatbox_workers.fitting import fit_explainer
-from heatbox_workers.jobs import Annotators, tell_wrong_options, use
-from heatbox_workers.loading import load_classifier
+from heatbox_workers.jobs import tell_wrong_options
 from heatbox_workers.worker import make_worker
 
 
@@ -34,7 +30,7 @@ def pipeline(settings):
 
 @pytest.fixture
 def queue(settings):
-    return JobQueue(settings.redis_url)
+    return RequestQueue(settings.redis_url)
 
 
 @pytest.fixture
@@ -44,65 +40,44 @@ def jobs(settings):
         yield open_queue(connection)
 
 
-def fail_one(settings):
-    """Let one queued job fail: there are no annotators."""
-    make_worker(settings.redis_url).work(burst=True, max_jobs=1, logging_level="CRITICAL")
+def fail_one(jobs):
+    """Let one queued job fail: this worker has no job process."""
+    worker = SimpleWorker(
+        [jobs], connection=jobs.connection, serializer=jobs.serializer, job_class=AllowedJob
+    )
+    worker.work(burst=True, max_jobs=1, logging_level="CRITICAL")
 
 
 def work_all(settings):
-    """Run all queued jobs in this process."""
-    with use(Annotators(settings)):
-        make_worker(settings.redis_url).work(burst=True, logging_level="ERROR")
+    """Run all queued jobs from this process."""
+    make_worker(settings, os.environ).work(burst=True, logging_level="ERROR")
 
 
-async def outcome_of(queue, job_id):
+def submit(queue, pipeline, *addresses):
+    return queue.submit(pipeline, Batch(tuple(map(str, addresses))))
+
+
+async def result_of(queue, job_id):
     try:
-        return (await queue.wait([job_id], 5))[job_id]
+        return (await queue.wait([job_id], 5))[job_id].result
     finally:
         await queue.aclose()
 
 
 def test_each_address_gets_its_annotation_or_its_error_in_order(settings, pipeline, queue, pictures):
-    addresses = [str(pictures / "0.png"), "/etc/passwd", str(pictures / "none.png"), str(pictures / "1.png")]
-    job_id = queue.submit(pipeline, addresses)
+    job_id = submit(queue, pipeline, pictures / "0.png", "/etc/passwd", pictures / "1.png")
     work_all(settings)
-    value = asyncio.run(outcome_of(queue, job_id)).value
-    assert [next(iter(entry)) for entry in value] == ["annotation", "error", "error", "annotation"]
-    assert [entry["error"]["code"] for entry in value[1:3]] == ["address-refused", "picture-not-found"]
-
-
-def test_a_model_that_is_not_there_is_the_error_of_each_address(settings, pipeline, queue):
-    job_id = queue.submit(type(pipeline)("gone@0"), ["/a", "/b"])
-    work_all(settings)
-    value = asyncio.run(outcome_of(queue, job_id)).value
-    assert [entry["error"]["code"] for entry in value] == ["model-not-found"] * 2
-
-
-def test_what_an_explainer_has_learnt_is_used_by_its_id(settings, pipeline, pictures, tmp_path):
-    store = ModelStore(shutil.copytree(settings.store_path, tmp_path / "own"))
-    classifier = load_classifier(store, store.find("tiny"))
-    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)) / 9
-    nothing = Examples(images, torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, 4))
-    states = [fit_explainer(store, classifier, "anomaly", Anomaly(seed=seed), [nothing]) for seed in (0, 1)]
-    annotators = Annotators(settings.model_copy(update={"store": store.folder}))
-    unlearnt = replace(pipeline, explainer="anomaly", own_label="anomaly")
-    found = [
-        annotators.annotate(replace(unlearnt, state=state), [str(pictures / "0.png")])[0]
-        for state in (states[0].id, states[1].id, "0123456789ab", "")
-    ]
-    assert [type(one) for one in found[:2]] == [Annotation] * 2
-    assert {region.label for region in found[0].regions} == {"anomaly"}
-    assert found[0].regions != found[1].regions
-    assert [one.code for one in found[2:]] == ["explainer-not-fitted"] * 2
+    entries = asyncio.run(result_of(queue, job_id)).entries
+    assert [next(iter(entry)) for entry in entries] == ["annotation", "error", "annotation"]
 
 
 def test_a_finished_job_is_found_again_and_one_with_an_error_only_for_seconds(
     settings, pipeline, queue, jobs, pictures
 ):
-    good = queue.submit(pipeline, [str(pictures / "0.png")])
-    bad = queue.submit(pipeline, [str(pictures / "none.png")])
+    good = submit(queue, pipeline, pictures / "0.png")
+    bad = submit(queue, pipeline, pictures / "none.png")
     work_all(settings)
-    assert queue.submit(pipeline, [str(pictures / "0.png")]) == good
+    assert submit(queue, pipeline, pictures / "0.png") == good
     assert jobs.connection.ttl(f"rq:job:{good}") > 500
     assert jobs.connection.ttl(f"rq:job:{bad}") <= 5
 
@@ -132,7 +107,7 @@ def test_the_pictures_of_a_job_that_failed_are_tried_one_by_one(settings, jobs, 
     with served(settings) as client, ThreadPoolExecutor() as pool:
         answer = pool.submit(client.post, "/predict", json=body)
         wait_until(lambda: len(jobs) == 1, "one job for three pictures")
-        fail_one(settings)
+        fail_one(jobs)
         wait_until(lambda: len(jobs) == 3, "one job for each")
         work_all(settings)
         assert all(prediction["result"] for prediction in answer.result().json()["results"])
@@ -152,7 +127,7 @@ def test_a_worker_takes_its_share_of_the_cores(monkeypatch, threads, workers, ex
 def test_a_worker_without_a_redis_says_what_to_do(settings, redis_server):
     redis_server.stop()
     with pytest.raises(RedisUnavailableError, match="heatbox up"):
-        make_worker(settings.redis_url)
+        make_worker(settings, os.environ)
 
 
 def test_options_that_no_task_can_be_annotated_with_are_logged_at_the_start(settings, caplog):
@@ -163,19 +138,102 @@ def test_options_that_no_task_can_be_annotated_with_are_logged_at_the_start(sett
     assert "Did you mean 'layer'?" in caplog.text
 
 
-def test_a_worker_that_is_asked_to_end_finishes_its_job(start_worker, pipeline, queue, jobs, pictures):
+def put_batch(settings, pipeline, addresses, job_id="a-chunk"):
+    """Put a job on the queue of background work and return a look at it."""
+    batch = open_queue(connect(settings.redis_url), BATCH)
+    seconds = {"timeout": 600, "queued_seconds": None, "result_seconds": 600, "failure_seconds": 600}
+    enqueue(batch, job_id, pipeline, [str(address) for address in addresses], **seconds)
+    return lambda: batch.fetch_job(job_id)
+
+
+def many(pictures, count):
+    return [pictures / f"{number % 12}.png" for number in range(count)]
+
+
+def test_a_worker_that_is_asked_to_end_finishes_the_picture_and_hands_the_rest_back(
+    settings, start_worker, pipeline, pictures
+):
     worker = start_worker()
-    job_id = queue.submit(pipeline, [str(pictures / f"{number % 12}.png") for number in range(200)])
-    wait_until(lambda: jobs.fetch_job(job_id).get_status() is not JobStatus.QUEUED, "the job has begun")
+    job = put_batch(settings, pipeline, many(pictures, 5000))
+    wait_until(lambda: job().get_status() is JobStatus.STARTED, "the job has begun")
+    time.sleep(3)  # for torch
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(60) == 0
-    assert jobs.fetch_job(job_id).get_status() is JobStatus.FINISHED
+    assert worker.wait(20) == 0
+    entries = job().return_value()["entries"]
+    assert 0 < sum(entry is not None for entry in entries) < 5000
+
+
+def test_somebody_who_waits_overtakes_a_batch(settings, start_worker, pipeline, queue, pictures):
+    start_worker()
+    job = put_batch(settings, pipeline, many(pictures, 5000))
+    wait_until(lambda: job().get_status() is JobStatus.STARTED, "the batch has begun")
+    submit(queue, pipeline, pictures / "0.png")  # at the latest now torch is loaded
+    asyncio.run(result_of(queue, submit(queue, pipeline, pictures / "1.png")))
+    assert any(entry is None for entry in job().return_value()["entries"])
+
+
+def test_a_job_that_is_cancelled_ends_after_the_picture_in_hand(settings, start_worker, pipeline, pictures):
+    start_worker()
+    job = put_batch(settings, pipeline, many(pictures, 5000))
+    wait_until(lambda: job().get_status() is JobStatus.STARTED, "it has begun")
+    job().set_status(JobStatus.CANCELED)
+    wait_until(lambda: job().return_value() is not None, "it has ended")
+    assert any(entry is None for entry in job().return_value()["entries"])
 
 
 def test_the_job_of_a_killed_worker_fails_within_seconds(settings, start_worker, pipeline, jobs, pictures):
     worker = start_worker()
-    addresses = [str(pictures / f"{number % 12}.png") for number in range(2000)]
-    job_id = JobQueue(settings.redis_url).submit(pipeline, addresses)
-    wait_until(lambda: jobs.fetch_job(job_id).get_status() is JobStatus.STARTED, "the job has begun")
+    job = put_batch(settings, pipeline, many(pictures, 5000))
+    wait_until(lambda: job().get_status() is JobStatus.STARTED, "the job has begun")
     worker.kill()
-    wait_until(lambda: work_all(settings) or jobs.fetch_job(job_id).is_failed, "it has failed", seconds=25)
+    wait_until(lambda: not jobs.connection.exists("hb:alive:a-chunk"), "it shows no life", seconds=12)
+    wait_until(lambda: work_all(settings) or job().is_failed, "it has failed", seconds=25)
+
+
+def child_of(pid):
+    """Return the number of a process's only child, None while it has none."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else None
+
+
+def test_a_killed_job_process_costs_the_picture_in_hand_and_is_counted(
+    settings, start_worker, pipeline, jobs, pictures
+):
+    worker = start_worker()
+    wait_until(lambda: child_of(worker.pid), "there is a job process")
+    job = put_batch(settings, pipeline, many(pictures, 5000))
+    wait_until(lambda: job().get_status() is JobStatus.STARTED, "it has begun")
+    os.kill(child_of(worker.pid), signal.SIGKILL)
+    wait_until(lambda: job().return_value() is not None, "it has ended")
+    assert job().return_value()["reason"]["code"] == "worker-died"
+    assert jobs.connection.hgetall(CHILD_DEATHS) == {b"-9": b"1"}
+    assert worker.poll() is None
+
+
+def test_the_job_process_of_a_killed_worker_ends_too(start_worker):
+    worker = start_worker()
+    wait_until(lambda: child_of(worker.pid), "there is a job process")
+    child = child_of(worker.pid)
+    worker.kill()
+    wait_until(lambda: not is_alive(child), "it has ended", seconds=5)
+
+
+def test_a_worker_is_known_again_after_redis_was_emptied(settings, start_worker, jobs):
+    worker = start_worker()
+    jobs.connection.flushall()
+    wait_until(lambda: worker.pid in listening_pids(settings.redis_url), "it is known", seconds=10)
+
+
+def test_a_redis_that_goes_away_does_not_end_the_worker(
+    settings, redis_server, start_worker, pipeline, pictures
+):
+    worker = start_worker()
+    job = put_batch(settings, pipeline, many(pictures, 1000))
+    wait_until(lambda: job().get_status() is JobStatus.STARTED, "it has begun")
+    redis_server.process.kill()
+    redis_server.process.wait()
+    time.sleep(3)
+    redis_server.start()
+    again = put_batch(settings, pipeline, many(pictures, 1), "another-chunk")
+    wait_until(lambda: again().return_value() is not None, "the next job is done")
+    assert worker.poll() is None

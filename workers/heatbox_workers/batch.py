@@ -8,20 +8,21 @@ from pathlib import Path
 
 from heatbox.annotation import Annotation, Rejected
 from heatbox.boxes import Box
-from heatbox.errors import HeatboxError, LabelConfigError, LabelUnknownError, ModelNotFoundError, PictureError
+from heatbox.errors import HeatboxError, ModelNotFoundError, PictureError
 from heatbox.export import Dataset, Format, common_folder, write_coco, write_voc, write_yolo
 from heatbox.fitted import find_state, require_options
 from heatbox.images import Limits, read_picture
-from heatbox.import_file import atomic_text, local_files_address, write_tasks
-from heatbox.label_config import Control, LabelTag, make_label_config, parse_label_config
+from heatbox.import_file import atomic_text, config_path, local_files_address, write_tasks
+from heatbox.label_choice import choose_labels, read_label_config
+from heatbox.label_config import Control, make_label_config
 from heatbox.label_studio import import_task, prediction
-from heatbox.labels import map_labels
 from heatbox.ledger import Ledger
-from heatbox.models import Card, ModelStore
+from heatbox.models import Card
 from heatbox.page import PageEntry, PageFrame, PageWriter
 from heatbox.pipeline import Normalisation, Pipeline, pipeline_for
 from heatbox.plugins import make_box_fitter, make_explainer, parse_options
-from heatbox.serving import every_class, label_names, serving_model
+from heatbox.remote_store import open_store
+from heatbox.serving import label_names, serving_model
 from heatbox.settings import Settings
 from heatbox.sources import Source, find_pictures
 from heatbox_workers.annotate import Annotator, make_annotator
@@ -161,7 +162,7 @@ class Batch:
                 raise summary.failed[0][1]  # nothing worked: an older file stays as it is
         if not self.has_config and summary.boxes:
             with atomic_text(config_path(out)) as file:
-                file.write(make_label_config(sorted(summary.boxes)))
+                file.write(make_label_config(sorted(summary.boxes), self.control.data_key))
 
     def _write_dataset(self, results: Iterable[Annotated], out: Path, form: Format) -> None:
         """Write what could be annotated; the labels are numbered as in the label config, or as asked for."""
@@ -189,11 +190,6 @@ class Batch:
         return import_task({"data": {self.control.data_key: address}}, regions)
 
 
-def config_path(out: Path) -> Path:
-    """Return where the label config of an import file is written."""
-    return out.with_suffix(".config.xml")
-
-
 def prepare(request: Request, settings: Settings) -> Batch:
     """Find the pictures, load the model and map the labels.
 
@@ -203,14 +199,15 @@ def prepare(request: Request, settings: Settings) -> Batch:
     root = request.document_root
     sources = find_pictures(request.paths, data_key=request.data_key, document_roots=(root,))
     card = find_model(settings, request.model)
-    store = ModelStore(settings.store_path)
+    store = open_store(settings)
     explainer_options = parse_options(list(request.explainer_options))
     fitter_options = parse_options(list(request.fitter_options))
     typed = _typed(make_explainer(request.explainer, explainer_options), explainer_options)
     state = find_state(store, card, request.explainer)
     if state is not None:
         require_options(state, typed)
-    control, pairs, warnings = _labels(request, label_names(card, state))
+    config = None if request.label_config is None else read_label_config(request.label_config)
+    choice = choose_labels(label_names(card, state), request.labels, config, request.data_key)
     pipeline = pipeline_for(
         card,
         request.threshold,
@@ -222,7 +219,7 @@ def prepare(request: Request, settings: Settings) -> Batch:
         min_probability=request.min_probability,
         max_labels=request.max_labels,
         labels=request.labels,
-        label_map=pairs,
+        label_map=choice.label_map,
         normalisation=request.normalisation,
         min_mask_iou=request.min_mask_iou,
         min_crop_probability=request.min_crop_probability,
@@ -230,7 +227,7 @@ def prepare(request: Request, settings: Settings) -> Batch:
     limits = Limits.from_settings(settings)
     classifier = with_state(load_classifier(store, card), state)
     annotator = make_annotator(pipeline, classifier, limits)
-    return Batch(tuple(sources), annotator, control, limits, root, request.label_config is not None, warnings)
+    return Batch(tuple(sources), annotator, choice.control, limits, root, config is not None, choice.warnings)
 
 
 def find_model(settings: Settings, reference: str | None) -> Card:
@@ -242,7 +239,7 @@ def find_model(settings: Settings, reference: str | None) -> Card:
         ModelNotFoundError: nobody has it, or none was asked for and none is active.
         WeightsUnavailableError: its weights cannot be downloaded.
     """
-    store = ModelStore(settings.store_path)
+    store = open_store(settings)
     if not reference:
         return serving_model(settings, store, Ledger(settings.ledger_url))
     try:
@@ -278,38 +275,9 @@ def page_entry(one: Annotated, limits: Limits, truth: tuple[tuple[str, Box], ...
     return PageEntry(one.source.name, pixels, one.outcome, truth=truth)
 
 
-def _labels(
-    request: Request, names: tuple[str, ...]
-) -> tuple[Control, tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Return the control to fill, the label map, and what a person should read about it."""
-    if request.label_config is None:
-        key = request.data_key or "image"
-        return (
-            (*_asked(request.labels, names, key), ()) if request.labels else (every_class(names, key), (), ())
-        )
-    try:
-        config = parse_label_config(request.label_config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabelConfigError(f"{request.label_config} cannot be read.", "Check the path.") from error
-    found = map_labels(names, config.control)
-    return config.control, found.pairs, (*config.notes, *found.warnings)
-
-
 def _typed(plugin: object, options: dict[str, str]) -> dict[str, object]:
     """Return options with the plugin's types, so that `0.40` and `0.4` are one version."""
     return {name: getattr(plugin, name) for name in options}
-
-
-def _asked(
-    labels: tuple[str, ...], names: tuple[str, ...], key: str
-) -> tuple[Control, tuple[tuple[str, str], ...]]:
-    """Return a control of the labels that were asked for, and the classes that they mean, however written."""
-    control = Control("label", "image", tuple(LabelTag(label) for label in labels), key)
-    found = map_labels(names, control)
-    for label in found.unmapped_labels:
-        close = ", ".join(map(repr, found.suggestions[label])) or "nothing like it"
-        raise LabelUnknownError(f"The classifier knows no label {label!r}.", f"The closest are: {close}.")
-    return control, found.pairs
 
 
 def _is_published(name: str) -> bool:

@@ -1,64 +1,89 @@
-"""What the queue runs: the functions that `heatbox.queue` allows, and the classifiers they keep warm."""
+"""What a job does: pictures by their addresses, a few at a time, with classifiers that stay warm for the next job."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import lru_cache
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from rq import get_current_job
 
 from heatbox.addresses import resolve
 from heatbox.annotation import Annotation
 from heatbox.errors import HeatboxError
-from heatbox.fitted import find_state
 from heatbox.images import Limits
-from heatbox.models import ModelStore
 from heatbox.pipeline import Pipeline
 from heatbox.plugins import make_box_fitter, make_explainer, parse_options
+from heatbox.remote_store import open_store
 from heatbox.settings import Settings
-from heatbox_workers.annotate import make_annotator
-from heatbox_workers.classifier import TorchClassifier
-from heatbox_workers.fitting import with_state
-from heatbox_workers.loading import load_classifier
+from heatbox_workers.annotate import Annotator, make_annotator
+from heatbox_workers.model_cache import ModelCache
 
-__all__ = ["Annotators", "annotate_addresses", "tell_wrong_options", "use"]
+__all__ = ["Annotators", "tell_wrong_options"]
 
 log = logging.getLogger(__name__)
 
-_KEPT = 3  # networks in memory
-_ERROR_SECONDS = 5  # a result with an error is asked for again soon: somebody may have put the file right
+_SLICE_SECONDS = 0.1  # for which a picture that somebody waits for may have to wait
+_MOST_PICTURES = 8
+
+Entry = dict[str, Any]
 
 
 class Annotators:
     """Annotators over the classifiers that were used last, which stay in memory for the next job."""
 
     def __init__(self, settings: Settings) -> None:
-        self._store = store = ModelStore(settings.store_path)
-        self._classifier = lru_cache(_KEPT)(lambda model: load_classifier(store, store.find(model)))
-        self._fitted = lru_cache(_KEPT)(self._with_state)
+        self._models = ModelCache(open_store(settings), settings.model_memory)
         self._roots = settings.local_roots
         self._limits = Limits.from_settings(settings)
+        self._pace: dict[str, float] = {}  # seconds per picture by version
 
-    def annotate(self, pipeline: Pipeline, addresses: Sequence[str]) -> list[Annotation | HeatboxError]:
-        """Return one annotation or error per address, in order."""
-        try:
-            classifier = self._fitted(pipeline.model, pipeline.explainer, pipeline.state)
-            annotator = make_annotator(pipeline, classifier, self._limits)
-        except HeatboxError as error:
-            return [error for _ in addresses]
+    def annotate(
+        self, pipeline: Pipeline, addresses: Sequence[str], begin: Callable[..., None]
+    ) -> Iterator[tuple[list[Entry], float]]:
+        """Yield what became of the pictures, a slice at a time: as many as take a tenth of a second, at least one.
+
+        Args:
+            pipeline: that annotates.
+            addresses: of the pictures, as the tasks name them.
+            begin: called as `begin(begin=positions)` before each slice.
+
+        Yields:
+            An entry for each picture of the slice, {"annotation": `Annotation.as_dict()`} or
+            {"error": `HeatboxError.as_dict()`}, and the seconds that they took.
+
+        Raises:
+            HeatboxError: no picture at all can be annotated with this pipeline.
+        """
+        classifier = self._models.classifier(pipeline.model, pipeline.explainer, pipeline.state)
+        annotator = replace(
+            make_annotator(pipeline, classifier, self._limits), batch_size=self._slice_size(pipeline.version)
+        )
         paths = [self._resolve(address) for address in addresses]
-        found = annotator.annotate([path for path in paths if isinstance(path, Path)])
-        return [next(found) if isinstance(path, Path) else path for path in paths]
+        wrong = {index: path for index, path in enumerate(paths) if isinstance(path, HeatboxError)}
+        if wrong:
+            begin(begin=list(wrong))
+            yield [_entry(error) for error in wrong.values()], 0.0
+        good = {index: path for index, path in enumerate(paths) if isinstance(path, Path)}
+        yield from self._slices(annotator, good, begin)
 
-    def _with_state(self, model: str, explainer: str, state: str) -> TorchClassifier:
-        """Return a model's classifier with an explainer's state in hand, if it has one."""
-        classifier = self._classifier(model)
-        if not state:
-            return classifier
-        return with_state(classifier, find_state(self._store, classifier.card, explainer, state))
+    def _slices(
+        self, annotator: Annotator, paths: dict[int, Path], begin: Callable[..., None]
+    ) -> Iterator[tuple[list[Entry], float]]:
+        found = annotator.annotate(paths.values())
+        positions = list(paths)
+        for start in range(0, len(positions), annotator.batch_size):
+            some = positions[start : start + annotator.batch_size]
+            began = time.monotonic()
+            begin(begin=some)
+            entries = [_entry(next(found)) for _ in some]
+            seconds = time.monotonic() - began
+            if all("annotation" in entry for entry in entries):  # one that cannot be read takes no time
+                self._pace[annotator.pipeline.version] = seconds / len(some)
+            yield entries, seconds
+
+    def _slice_size(self, version: str) -> int:
+        pace = self._pace.get(version, _SLICE_SECONDS)
+        return min(max(int(_SLICE_SECONDS / max(pace, 1e-6)), 1), _MOST_PICTURES)
 
     def _resolve(self, address: str) -> Path | HeatboxError:
         try:
@@ -76,37 +101,6 @@ def tell_wrong_options(settings: Settings) -> None:
         log.error("no task can be annotated: %s", error)  # noqa: TRY400 - the sentence says it all
 
 
-_current: ContextVar[Annotators] = ContextVar("annotators")
-
-
-@contextmanager
-def use(annotators: Annotators) -> Iterator[None]:
-    """Let the jobs of this thread use these annotators."""
-    token = _current.set(annotators)
-    try:
-        yield
-    finally:
-        _current.reset(token)
-
-
-def annotate_addresses(pipeline: Mapping[str, Any], addresses: Sequence[str]) -> list[dict[str, Any]]:
-    """Annotate the pictures at these addresses; the job that the service queues.
-
-    Args:
-        pipeline: `Pipeline.as_dict()`.
-        addresses: as the tasks name them.
-
-    Returns:
-        One entry per address, in order: {"annotation": `Annotation.as_dict()`} or
-        {"error": `HeatboxError.as_dict()`}.
-    """
-    outcomes = _current.get().annotate(Pipeline.from_dict(pipeline), addresses)
-    job = get_current_job()
-    if job is not None and any(isinstance(outcome, HeatboxError) for outcome in outcomes):
-        job.result_ttl = _ERROR_SECONDS
-    return [_entry(outcome) for outcome in outcomes]
-
-
-def _entry(outcome: Annotation | HeatboxError) -> dict[str, Any]:
+def _entry(outcome: Annotation | HeatboxError) -> Entry:
     is_error = isinstance(outcome, HeatboxError)
     return {"error" if is_error else "annotation": outcome.as_dict()}

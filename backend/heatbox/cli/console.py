@@ -26,7 +26,7 @@ class Sections(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer keeps these types private
         """Write one section after another; the columns stand under each other."""
-        sections: dict[str, list[tuple[str, str]]] = {"Annotate": [], "Serve": [], "Look": []}
+        sections: dict[str, list[tuple[str, str]]] = {"Annotate": [], "Runs": [], "Serve": [], "Look": []}
         for name in self.list_commands(ctx):
             command: Any = self.get_command(ctx, name)
             row = (name.ljust(_COLUMN), command.get_short_help_str(limit=200))

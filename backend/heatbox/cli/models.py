@@ -25,11 +25,11 @@ def list_models(
 ) -> None:
     """List registered models; the active one is marked."""
     from heatbox.ledger import Ledger
-    from heatbox.models import ModelStore
+    from heatbox.remote_store import open_store
     from heatbox.settings import read_settings
 
     settings = read_settings(os.environ)
-    cards, active = ModelStore(settings.store_path).cards(), Ledger(settings.ledger_url).active_model()
+    cards, active = open_store(settings).cards(), Ledger(settings.ledger_url).active_model()
     if json:
         out().print_json(
             data=[
@@ -57,10 +57,10 @@ def list_models(
 def show(reference: Reference) -> None:
     """Print a model's card as JSON, and what explainers have learnt about it."""
     from heatbox.fitted import list_states
-    from heatbox.models import ModelStore
+    from heatbox.remote_store import open_store
     from heatbox.settings import read_settings
 
-    store = ModelStore(read_settings(os.environ).store_path)
+    store = open_store(read_settings(os.environ))
     card = store.find(reference)
     states = list_states(store, card)
     used = {one.explainer: one.id for one in states}  # the newest of each
@@ -81,10 +81,10 @@ def show(reference: Reference) -> None:
 def activate(reference: Reference) -> None:
     """Make a registered model the one that the service uses from its next request on."""
     from heatbox.ledger import Ledger
-    from heatbox.models import ModelStore
+    from heatbox.remote_store import open_store
     from heatbox.settings import read_settings
 
     settings = read_settings(os.environ)
-    card = ModelStore(settings.store_path).find(reference)
+    card = open_store(settings).find(reference)
     Ledger(settings.ledger_url).activate(card.id)
     out().print(f"{card.id} is active.")

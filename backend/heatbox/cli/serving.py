@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from heatbox.cli.console import out
+from heatbox.cli.options import Roots
 
 if TYPE_CHECKING:
     from heatbox.settings import Settings
@@ -18,17 +19,6 @@ Host = Annotated[str | None, typer.Option(help="Address to listen on; default: H
 Port = Annotated[
     int | None,
     typer.Option(min=0, max=65535, help="Port to listen on, 0: a free one; default: HEATBOX_PORT or 9090."),
-]
-Roots = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--root",
-        metavar="DIR",
-        exists=True,
-        file_okay=False,
-        resolve_path=True,
-        help="Folder whose pictures tasks may name, besides HEATBOX_LOCAL_ROOTS; may be repeated.",
-    ),
 ]
 Model = Annotated[
     str | None, typer.Option(metavar="NAME", help="Model, name or name@version; default: the active one.")
@@ -56,7 +46,7 @@ def up(
     from heatbox.logs import log_to_stderr
     from heatbox.supervisor import supervise
 
-    log_to_stderr(settings.log_level, "up")
+    log_to_stderr(settings.log_level, "up", settings.log_format)
     supervise(settings, os.environ, lambda address, redis_url: _print_summary(settings, address, redis_url))
     out().print("heatbox is down.")
 
@@ -73,19 +63,15 @@ def serve(
     Which folders tasks may name is decided by the HEATBOX_LOCAL_ROOTS of the workers.
     """
     settings = _settings(None, host=host, port=port, model=model, explainer=explainer)
-    import uvicorn
-
     from heatbox.logs import log_to_stderr
     from heatbox.service.app import create_app
+    from heatbox.service.server import Server
     from heatbox.supervisor import listen
 
-    log_to_stderr(settings.log_level, "web")
+    log_to_stderr(settings.log_level, "web", settings.log_format)
     app = create_app(settings)
     listener = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
-    config = uvicorn.Config(
-        app, ws="none", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(app).run(sockets=[listener])
 
 
 def _settings(roots: list[Path] | None, **options: Any) -> "Settings":  # noqa: ANN401 - the options' own types
@@ -114,10 +100,10 @@ def _model(settings: "Settings") -> str:
 
     from heatbox.errors import ModelError
     from heatbox.ledger import Ledger
-    from heatbox.models import ModelStore
+    from heatbox.remote_store import open_store
     from heatbox.serving import serving_model
 
     try:
-        return serving_model(settings, ModelStore(settings.store_path), Ledger(settings.ledger_url)).id
+        return serving_model(settings, open_store(settings), Ledger(settings.ledger_url)).id
     except ModelError as error:
         return f"[yellow]{escape(error.sentence)}[/] {escape(error.remedy)}"

@@ -4,6 +4,7 @@ Every answer that is not a success is {"code", "message", "remedy"}: Label Studi
 traceback, path or token is in it.
 """
 
+import asyncio
 import importlib.metadata
 import logging
 from collections import deque
@@ -16,13 +17,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from heatbox.errors import HeatboxError, InternalError, RequestError, ServiceError
+from heatbox.conducting import ConductorThread
+from heatbox.errors import HeatboxError, InternalError, RequestError, RunNotFoundError, ServiceError
 from heatbox.ledger import Ledger
-from heatbox.models import ModelStore
-from heatbox.queue import JobQueue
+from heatbox.remote_store import open_store
+from heatbox.request_queue import RequestQueue
+from heatbox.runs import Runs
+from heatbox.service import metrics, run_pages, runs
 from heatbox.service.body_limit import BodyLimit, TooLongError, answer_too_long
 from heatbox.service.predict import Studio
 from heatbox.service.routes import router
+from heatbox.service.watch import Watch
 from heatbox.settings import Settings
 
 __all__ = ["create_app"]
@@ -36,15 +41,18 @@ def create_app(settings: Settings) -> FastAPI:
     """Return the web service.
 
     Raises:
-        SettingsError: the ledger cannot be opened.
+        LedgerError: the ledger cannot be opened.
         RedisUnavailableError: no Redis is named; whether it answers is seen when it is needed.
     """
-    queue = JobQueue(settings.redis_url)
-    studio = Studio(settings, ModelStore(settings.store_path), Ledger(settings.ledger_url), queue)
+    queue = RequestQueue(settings.redis_url)
+    studio = Studio(settings, open_store(settings), Ledger(settings.ledger_url), queue)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        conductor = ConductorThread(settings, studio.ledger)
+        conductor.start()
         yield
+        await asyncio.to_thread(conductor.stop)
         await queue.aclose()
         studio.ledger.close()
 
@@ -59,7 +67,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.studio = studio
     app.state.versions = deque[str](maxlen=_VERSIONS)
-    app.include_router(router)
+    app.state.watch = Watch(Runs(studio.ledger))
+    for some in (router, runs.router, run_pages.router, metrics.router):
+        app.include_router(some)
     app.add_middleware(BodyLimit)
     app.add_exception_handler(HeatboxError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_malformed)
@@ -73,10 +83,14 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HeatboxError):
         raise error
     log.warning("%s: %s", request.url.path, error)
+    return JSONResponse(error.as_dict(), _status(error))
+
+
+def _status(error: HeatboxError) -> HTTPStatus:
+    if isinstance(error, RunNotFoundError):
+        return HTTPStatus.NOT_FOUND
     unavailable = isinstance(error, ServiceError)
-    return JSONResponse(
-        error.as_dict(), HTTPStatus.SERVICE_UNAVAILABLE if unavailable else HTTPStatus.UNPROCESSABLE_ENTITY
-    )
+    return HTTPStatus.SERVICE_UNAVAILABLE if unavailable else HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 async def _answer_malformed(_request: Request, error: Exception) -> JSONResponse:

@@ -7,7 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-__all__ = ["ErrorAnswer", "PredictRequest", "SetupAnswer", "SetupRequest"]
+__all__ = ["ErrorAnswer", "PredictRequest", "SetupAnswer", "SetupRequest", "project_number"]
+
+_MOST_DIGITS = 9  # of a database's number
 
 
 class SetupRequest(BaseModel):
@@ -35,9 +37,19 @@ class PredictRequest(BaseModel):
     label_config: str | None = Field(
         default=None, description="Label config (XML); without one every class is a label."
     )
+    project: Any = Field(
+        default=None,
+        description="Number of the project, a dot, and when it was made; what is late is written there.",
+    )
     params: Any = Field(
         default=None, description="Login, password and, from the editor, a context; not used."
     )
+
+
+def project_number(project: object) -> int | None:
+    """Return the number in front of the dot, None where there is none."""
+    number, _, _ = str(project).partition(".")
+    return int(number) if number.isascii() and number.isdigit() and len(number) <= _MOST_DIGITS else None
 
 
 class ErrorAnswer(BaseModel):

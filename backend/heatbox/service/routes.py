@@ -12,7 +12,13 @@ from fastapi import APIRouter, Body, Request
 
 from heatbox.plugins import EXPLAINERS, plugin_names
 from heatbox.service.predict import Studio, predict
-from heatbox.service.protocol import ErrorAnswer, PredictRequest, SetupAnswer, SetupRequest
+from heatbox.service.protocol import (
+    ErrorAnswer,
+    PredictRequest,
+    SetupAnswer,
+    SetupRequest,
+    project_number,
+)
 
 __all__ = ["router"]
 
@@ -28,6 +34,7 @@ def _studio(request: Request) -> Studio:
 
 
 @router.get("/health")
+@router.get("/healthz")
 @router.get("/", include_in_schema=False)
 async def health() -> dict[str, str]:
     """Say that the service is up."""
@@ -53,7 +60,8 @@ async def setup(request: Request, body: SetupRequest) -> SetupAnswer:
 async def predict_tasks(request: Request, body: PredictRequest) -> dict[str, list[Any]]:
     """Answer with one item per task, in order; `[]` for one that failed or is not ready in time."""
     try:
-        results = await predict(_studio(request), body.tasks, body.label_config)
+        project = project_number(body.project)
+        results = await predict(_studio(request), body.tasks, body.label_config, project)
     except Exception:  # Label Studio drops a whole batch for one error; the log has the details
         log.exception("%d tasks were not annotated", len(body.tasks))
         results = [[] for _ in body.tasks]

@@ -207,7 +207,7 @@ def _print_written(
 ) -> None:
     rows = [(_WRITTEN[form], written)]
     if form is Format.LABEL_STUDIO and not batch.has_config and summary.boxes:
-        from heatbox_workers.batch import config_path
+        from heatbox.import_file import config_path
 
         rows.append(("Label config for it:", config_path(written)))
     if html is not None:

@@ -36,7 +36,7 @@ def demo(
     model as `demo`.
     """
     from heatbox.ledger import Ledger
-    from heatbox.models import ModelStore
+    from heatbox.remote_store import open_store
     from heatbox.settings import read_settings
     from heatbox_workers.demo.run import Demo, run_demo
     from heatbox_workers.process import prepare_process
@@ -45,7 +45,7 @@ def demo(
     prepare_process(settings.threads, 1)
     asked = Demo(seed=seed, training=pictures, held_out=held_out, epochs=epochs)
     with _progress() as advance:
-        result = run_demo(asked, folder, ModelStore(settings.store_path), advance)
+        result = run_demo(asked, folder, open_store(settings), advance)
     ledger = Ledger(settings.ledger_url)
     if ledger.active_model() is None:
         ledger.activate(result.card.id)

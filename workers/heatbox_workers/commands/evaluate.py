@@ -73,7 +73,7 @@ def evaluate(
     reaches. An explainer that does not support the network is named and left out.
     """
     from heatbox.images import Limits
-    from heatbox.models import ModelStore
+    from heatbox.remote_store import open_store
     from heatbox.settings import read_settings
     from heatbox_workers.process import prepare_process
 
@@ -86,7 +86,7 @@ def evaluate(
 
     contest = _contest(explainer or ["fused_cam"], fitter or [LARGEST], normalisation)
     with err().status("Loading the model ..."):
-        store, card = ModelStore(settings.store_path), find_model(settings, model)
+        store, card = open_store(settings), find_model(settings, model)
         classifier = load_classifier(store, card)
         contest = _informed(contest, store, classifier)
     samples = _samples(datasets, images, classifier.labels, limit)

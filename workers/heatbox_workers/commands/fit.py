@@ -47,8 +47,8 @@ def fit(
     nothing: the newest state is used, under another version.
     """
     from heatbox.images import Limits
-    from heatbox.models import ModelStore
     from heatbox.plugins import make_explainer, parse_options
+    from heatbox.remote_store import open_store
     from heatbox.settings import read_settings
     from heatbox_workers.process import prepare_process
 
@@ -60,7 +60,7 @@ def fit(
     from heatbox_workers.fitting import fit_explainer
     from heatbox_workers.loading import load_classifier
 
-    store = ModelStore(settings.store_path)
+    store = open_store(settings)
     with err().status("Loading the model ..."):
         classifier = load_classifier(store, find_model(settings, model))
     pictures = _pictures(datasets, images, () if hasattr(made, "label") else classifier.labels)

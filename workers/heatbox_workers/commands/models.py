@@ -59,11 +59,11 @@ def add(
     The network runs once before it is registered. Weights are read without running code.
     """
     from heatbox.ledger import Ledger
-    from heatbox.models import ModelStore
+    from heatbox.remote_store import open_store
     from heatbox.settings import read_settings
 
     settings = read_settings(os.environ)
-    store = ModelStore(settings.store_path)
+    store = open_store(settings)
     changes = {"name": name, "input_size": input_size, "feature_layer": layer}
     wanted = {field: value for field, value in changes.items() if value is not None}
     with err().status(f"Trying {source} ..."):

@@ -1,42 +1,42 @@
-"""`heatbox work`: one worker process; it takes jobs from the queue and keeps the classifiers warm."""
+"""`heatbox work`: one worker; it takes jobs from the queues and keeps the classifiers warm."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-if TYPE_CHECKING:
-    from heatbox.settings import Settings
+import typer
 
 __all__ = ["work"]
 
 
-def work() -> None:
-    """Run one worker until it is told to stop: it annotates what the service puts on the queue.
+def work(
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Queue to serve, the most urgent first: interactive, batch or train; default: interactive and batch."
+        ),
+    ] = None,
+) -> None:
+    """Run one worker until it is told to stop: it annotates what the service and background runs put on the queues.
 
-    All settings come from the environment. `heatbox up` starts workers by itself; start more, here or on
-    other machines, against the same Redis and model store. SIGTERM lets a worker finish its job.
+    All settings come from the environment. `heatbox up` starts workers by itself; start more, here or on other
+    machines, against the same Redis and model store. SIGTERM lets a worker finish the picture in hand and hand the
+    rest back.
     """
     from heatbox.logs import log_to_stderr
+    from heatbox.queue import LANES
     from heatbox.settings import read_settings
+    from heatbox_workers.worker import exit_code, make_worker
 
+    unknown = [name for name in queue or () if name not in LANES]
+    if unknown:
+        raise typer.BadParameter(
+            f"{unknown[0]!r} is no queue; there are {', '.join(LANES)}.", param_hint="--queue"
+        )
     settings = read_settings(os.environ)
-    log_to_stderr(settings.log_level, "worker")
-    _work(settings)
-
-
-def _work(settings: "Settings") -> None:
-    from heatbox_workers.process import prepare_process
-    from heatbox_workers.worker import make_worker
-
-    worker = make_worker(settings.redis_url)
-    threads = prepare_process(settings.threads, settings.workers)
-    import torch
-
-    from heatbox_workers.jobs import Annotators, tell_wrong_options, use
-
-    tell_wrong_options(settings)
-    torch.set_num_threads(threads)
-    with use(Annotators(settings)):
-        worker.work(logging_level=_rq_level(settings.log_level))
+    log_to_stderr(settings.log_level, "worker", settings.log_format)
+    worker = make_worker(settings, os.environ, [LANES[name] for name in queue or ("interactive", "batch")])
+    worker.work(logging_level=_rq_level(settings.log_level))
+    raise typer.Exit(exit_code(worker))
 
 
 def _rq_level(level: str) -> str:

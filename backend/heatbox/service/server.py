@@ -1,0 +1,36 @@
+"""The HTTP server: uvicorn, which on its way down first ends the streams that would hold it up."""
+
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+from fastapi import FastAPI
+
+if TYPE_CHECKING:
+    from heatbox.service.watch import Watch
+
+__all__ = ["Server"]
+
+_STOP_SECONDS = 2  # for requests that are being answered
+
+
+class Server(uvicorn.Server):
+    """Serves the application of `create_app`."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._watch: Watch = app.state.watch
+        super().__init__(
+            uvicorn.Config(
+                app,
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_STOP_SECONDS,
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then everything else."""
+        self._watch.end_streams()
+        await super().shutdown(sockets)
