@@ -144,7 +144,7 @@ def test_a_label_that_is_renamed_in_mid_run_fails_the_predictions_that_carry_it(
         assert project.api.patch(f"/api/projects/{project.id}/", json=body).is_success
 
     renamed = proxy.once(PUSH, "answered", rename)
-    number = heatbox.run(project)
+    number = heatbox.run(project, "--explainer-option", "seconds=0.21")  # so there is more than one push
     assert renamed.wait(60)
     heatbox.wait(number)
     failed = {item.task: item.code for item in heatbox.items(number, ItemState.FAILED)}

@@ -117,11 +117,12 @@ def test_two_tasks_get_boxes_and_what_cannot_be_annotated_stays_empty(up, pictur
     assert 0 <= value["x"] < value["x"] + value["width"] <= 100
 
 
-def test_the_web_service_never_loads_torch(up, pictures):
+def test_only_the_job_process_loads_torch(up, pictures):
     up.predict(pictures / "0.png")
-    maps = {name: Path(f"/proc/{up.child(name)}/maps").read_text() for name in (WEB, WORKER)}
-    assert "libtorch" in maps[WORKER]
-    assert "libtorch" not in maps[WEB]
+    worker = up.child(WORKER)
+    (job,) = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in (job, worker, up.child(WEB))]
+    assert ["libtorch" in text for text in maps] == [True, False, False]
 
 
 def test_a_worker_that_is_killed_at_work_is_replaced_and_its_pictures_are_done(up, pictures):
