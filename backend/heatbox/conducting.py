@@ -36,8 +36,9 @@ def open_studio(settings: Settings, *, patient: bool = True) -> Studio:
     """
     key = settings.studio_api_key.get_secret_value()
     if not settings.studio_url or not key:
+        missing = "LABEL_STUDIO_API_KEY is not set" if settings.studio_url else "LABEL_STUDIO_URL is not set"
         raise StudioRefusedError(
-            "No Label Studio is named.",
+            f"No Label Studio is named: {missing}.",
             "Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY (Account & Settings, Access Token).",
         )
     return (

@@ -301,9 +301,9 @@ class Conductor:
         return moved
 
     def _rest_note(self, run: Run) -> str:
-        """Return why a run gets no chunks just now; empty: it does."""
+        """Return why a run gets no chunks just now, Redis included; empty: it does."""
         until, note = self._rests.get(run.id, (0.0, ""))
-        return note if time.monotonic() < until else ""
+        return note if time.monotonic() < until else self._redis_trouble
 
     def _note(self, run: Run, note: str) -> None:
         if note and self._notes.get(run.id) != note:

@@ -68,6 +68,8 @@ class Ledger:
         if not there.issuperset(metadata.tables):
             with self.writing() as connection:
                 metadata.create_all(connection)
+        with self.reading() as connection:
+            _require_own_tables(connection)
 
     @property
     def is_sqlite(self) -> bool:
@@ -123,6 +125,17 @@ class Ledger:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+
+def _require_own_tables(connection: Connection) -> None:
+    """Raise where the tables are those of another version: nothing could be written, and no sentence would say why."""
+    found = inspect(connection)
+    for table in metadata.sorted_tables:
+        if {column["name"] for column in found.get_columns(table.name)} != set(table.columns.keys()):
+            raise LedgerError(
+                f"The ledger was made by another version of heatbox (its table {table.name!r} is another one).",
+                "Use that version, or move the ledger away: a new one is made.",
+            )
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def runs(settings: Settings) -> Check:
         ledger.close()
     conducted = is_conducted(settings)
     found = (
-        f"{len(running)} run, {len(paused)} are paused; {'a' if conducted else 'no'} service conducts them"
+        f"{len(running)} running, {len(paused)} paused; {'a' if conducted else 'no'} service conducts them"
     )
     notes = "; ".join(f"run {run.id}: {run.note}" for run in (*running, *paused) if run.note)
     if notes:

@@ -7,6 +7,7 @@ page by page. A run over files knows its items at once, each with the task that 
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -267,8 +268,13 @@ def _require_writable(out: Path) -> None:
         raise OutputError(f"{out} cannot be written: it is a folder.", _OTHER_PLACE)
     if place != out and not place.is_dir():
         raise OutputError(f"{out} cannot be written: {place} is no folder.", _OTHER_PLACE)
-    if not os.access(place, os.W_OK):
-        raise OutputError(f"{out} cannot be written: {place} is not yours to write.", _OTHER_PLACE)
+    try:
+        if place == out:
+            place.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror}.", _OTHER_PLACE) from error
 
 
 def _item(source: Source, control: Control, document_root: Path) -> NewItem:

@@ -90,7 +90,7 @@ def test_what_is_not_ok_comes_with_a_remedy(empty, broken):
         ("model store", "0 models"),
         ("redis", "`heatbox up` starts"),
         ("queues", "no Redis runs here now"),
-        ("runs", "0 run, 0 are paused; no service conducts them"),
+        ("runs", "0 running, 0 paused; no service conducts them"),
         ("label studio", "none is named"),
         ("plugins", "grad_cam"),
         ("service", "explains and fits with fused_cam components"),
@@ -108,7 +108,7 @@ def test_what_is_ok_is_told_too(empty, name, found):
         ("redis", "no answer: ConnectionError", "HEATBOX_REDIS_URL"),
         ("service", "fused_cam has no option 'layr'.", "Did you mean 'layer'?"),
         ("queues", "Redis does not answer", "heatbox up"),
-        ("label studio", "No Label Studio is named.", "LABEL_STUDIO_API_KEY"),
+        ("label studio", "LABEL_STUDIO_API_KEY is not set", "LABEL_STUDIO_API_KEY"),
         ("local roots", "not folders: ", "HEATBOX_LOCAL_ROOTS"),
     ],
 )

@@ -196,3 +196,11 @@ def test_one_block_writes_at_a_time(url):
         list(threads.map(write_once, range(2)))
         with ledger.reading() as connection:
             assert connection.scalar(select(func.count()).select_from(activations)) == 1
+
+
+def test_a_ledger_of_another_version_is_refused_with_a_sentence(tmp_path):
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    with closing(Ledger(url)) as ledger, ledger.writing() as connection:
+        connection.exec_driver_sql("ALTER TABLE items ADD COLUMN colour TEXT NOT NULL DEFAULT ''")
+    with pytest.raises(LedgerError, match=r"made by another version of heatbox .* 'items'"):
+        Ledger(url)

@@ -58,7 +58,7 @@ def finish(runs, number):
 @pytest.mark.usefixtures("home")
 def test_without_a_run_it_says_how_to_start_one():
     answer = heatbox("runs")
-    assert (answer.returncode, answer.stdout) == (0, "No run yet. Start one: heatbox run\n")
+    assert (answer.returncode, answer.stdout) == (0, "No run yet. Start one: heatbox run PICTURES\n")
 
 
 def test_runs_are_listed_with_their_numbers(run):
@@ -152,6 +152,7 @@ def test_following_ends_with_the_run_and_tells_a_script_that_items_failed(runs, 
     process = subprocess.Popen(
         command("runs", run, "--follow"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    assert f"No service works on run {run} now. It goes on with: heatbox resume" in process.stderr.readline()
     assert process.stderr.readline().startswith(f"run {run} running: 10 of 11, 8 failed")
     finish(runs, run)
     told, lines = process.communicate(timeout=60)
@@ -180,11 +181,12 @@ def test_an_interrupt_only_stops_looking(runs, run):
         text=True,
         preexec_fn=hear_interrupts,  # noqa: PLW1509 - this process has no other threads
     )
-    process.stderr.readline()
+    for _ in range(2):  # that nobody works on it, and how far it is
+        process.stderr.readline()
     process.send_signal(signal.SIGINT)
     _, lines = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert lines == f"Run {run} goes on without being looked at. heatbox runs {run} --follow\n"
+    assert lines == f"Stopped looking at run {run}. heatbox runs {run} --follow\n"
     assert runs.find(run).state is RunState.RUNNING
 
 

@@ -100,9 +100,16 @@ def test_connections_that_are_cut_while_predictions_are_written_leave_each_once(
     ]
     numbers = [heatbox.run(project, "--explainer-option", "seconds=0.03") for project in projects.values()]
     assert all(cut.wait(60) for cut in cuts)
+    told = {}
+
+    def have_told():
+        notes = {number: heatbox.find(number).note for number in numbers}
+        told.update({number: note for number, note in notes.items() if note})
+        return len(told) == len(numbers)
+
+    wait_until(have_told, "both runs tell that they wait")
+    assert all(note.startswith("label-studio-ambiguous: ") for note in told.values())
     for number, project in zip(numbers, projects.values(), strict=True):
-        wait_until(lambda number=number: heatbox.find(number).note, "the run tells that it waits")
-        assert heatbox.find(number).note.startswith("label-studio-ambiguous: ")
         heatbox.wait(number)
         project.assert_each_once(heatbox, number)
 

@@ -39,7 +39,7 @@ def follow(
         looks = _looks(found, number, is_broken, also_paused=not goodbye)
         return _follow_bar(looks) if err().is_terminal else _follow_lines(looks)
     except KeyboardInterrupt:
-        told = f"Run {number} goes on without being looked at. heatbox runs {number} --follow"
+        told = f"Stopped looking at run {number}. heatbox runs {number} --follow"
         typer.echo(goodbye or told, err=True)
         raise typer.Exit(130) from None
 

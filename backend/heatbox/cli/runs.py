@@ -54,12 +54,25 @@ def runs(
         if number is None:
             _print_list(found, json=json)
             return
-        view = follow(found, number) if follow_it else None
+        view = None
+        if follow_it:
+            _tell_where_nobody_works(found, number)
+            view = follow(found, number)
         _print_run(found, number, failed=failed, json=json)
         if out_file is not None:
             _write_results(found, number, out_file)
     if view and view.failed:
         raise typer.Exit(PARTLY)
+
+
+def _tell_where_nobody_works(found: "Runs", number: int) -> None:
+    from heatbox.conducting import is_conducted
+    from heatbox.run_view import look
+    from heatbox.settings import read_settings
+
+    if look(found, number).is_open and not is_conducted(read_settings(os.environ)):
+        told = f"No service works on run {number} now. It goes on with: heatbox resume {number}"
+        err().print(told, highlight=False)
 
 
 def pause(number: ID) -> None:
@@ -155,7 +168,7 @@ def _print_list(found: "Runs", *, json: bool) -> None:
         out().print_json(data=[view.model_dump(mode="json") for view in views])
         return
     if not views:
-        out().print("No run yet. Start one: heatbox run")
+        out().print("No run yet. Start one: heatbox run PICTURES")
         return
     table = Table("run", "state", "title")
     for column in ("done", "failed", "left", "pictures/s", "remaining"):
