@@ -30,8 +30,8 @@ from heatbox.lanes import Lane, Lost
 from heatbox.pipeline import Pipeline
 from heatbox.project_tasks import DOUBT_SECONDS, ProjectTasks
 from heatbox.run_output import write_results
-from heatbox.run_tables import Chunk, Run, RunState
-from heatbox.runs import Computed, Failed, Runs
+from heatbox.run_tables import Chunk, Computed, Failed, Run, RunState
+from heatbox.runs import Runs
 
 __all__ = ["Conductor"]
 
@@ -40,12 +40,8 @@ log = logging.getLogger(__name__)
 _CHUNK_SECONDS = 3.0
 _MOST_PICTURES = 256  # of one chunk
 _FIRST_PICTURES = 1  # of a chunk, before anything was measured: each may take minutes
-_PASSING = {
-    "store-unavailable",
-    "worker-died",
-    "picture-memory",
-    "picture-timeout",
-}  # as reasons of a whole chunk
+# Reasons for the failure of a whole chunk that may pass by themselves; how often it is tried again, and how soon.
+_PASSING = {"store-unavailable", "worker-died", "picture-memory", "picture-timeout"}
 _TRIES, _REST_SECONDS = 3, 2.0
 _LAST_STRIKE = 2  # alone and once more; then the picture is given up
 _PATIENCE = (1.0, 2.0, 5.0, 10.0)  # seconds between tries at what does not answer
@@ -92,7 +88,7 @@ class Conductor:
     _failures: Counter[int] = field(default_factory=Counter)  # of whole chunks in a row, by run
     _rests: dict[int, tuple[float, str]] = field(
         default_factory=dict
-    )  # until when a run gets no chunk, and why
+    )  # a run gets no chunk until then, and why
     _partial: dict[int, dict[str, Entry]] = field(default_factory=dict)  # pictures of unfinished items
 
     def step(self) -> bool:
@@ -254,7 +250,7 @@ class Conductor:
         """Submit chunks while there is room: late answers first, then the run with the fewest chunks under way."""
         under_way = Counter(chunk.run for chunk in self.runs.open_chunks())
         room = (self.lane.capacity() if running else 0) - under_way.total()
-        hungry = {run.id: run for run in running if not self._rest_note(run)}
+        hungry = {run.id: run for run in running if not self._rest_reason(run)}
         submitted = False
         while room > 0 and hungry:
             run = min(hungry.values(), key=lambda run: (not run.late, under_way[run.id], run.id))
@@ -297,13 +293,13 @@ class Conductor:
             self._note(run, str(error))
             return False
         patience.failures = 0
-        self._note(run, self._rest_note(run))
+        self._note(run, self._rest_reason(run) or self._redis_trouble)
         return moved
 
-    def _rest_note(self, run: Run) -> str:
-        """Return why a run gets no chunks just now, Redis included; empty: it does."""
-        until, note = self._rests.get(run.id, (0.0, ""))
-        return note if time.monotonic() < until else self._redis_trouble
+    def _rest_reason(self, run: Run) -> str:
+        """Return why a run gets no chunks just now; empty: it does."""
+        until, reason = self._rests.get(run.id, (0.0, ""))
+        return reason if time.monotonic() < until else ""
 
     def _note(self, run: Run, note: str) -> None:
         if note and self._notes.get(run.id) != note:

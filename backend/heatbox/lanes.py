@@ -29,9 +29,7 @@ __all__ = ["Lane", "LocalLane", "Lost", "RedisLane"]
 _JOB_SECONDS = 6 * 3600  # a picture's own limit is much shorter
 _RESULT_SECONDS = 24 * 3600  # a full disk may keep the ledger from taking it for long
 _WITHDRAWN_SECONDS = 3600  # for which a worker can see that nobody wants the job any more
-_MISSING_LOOKS = (
-    3  # a job that is on no list so often in a row is lost; on the way between two lists it is so once
-)
+_MISSING_LOOKS = 3  # in a row: then a job on no list is lost; on its way between two lists it is so once
 _LOOK_SECONDS = 1.0
 
 

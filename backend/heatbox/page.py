@@ -24,6 +24,7 @@ from markupsafe import Markup
 from heatbox.annotation import Annotation
 from heatbox.errors import HeatboxError, OutputError
 from heatbox.page_entry import PageEntry, card
+from heatbox.templating import make_templates
 
 __all__ = ["MAX_ENTRIES", "PageEntry", "PageFrame", "PageWriter", "Table", "write_page"]
 
@@ -178,15 +179,7 @@ def write_page(
 
 
 def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("heatbox"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["cell"] = _cell
-    return environment
+    return make_templates(cell=_cell)
 
 
 def _cell(value: str | float | None) -> str:

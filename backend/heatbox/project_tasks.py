@@ -20,8 +20,8 @@ from heatbox.errors import (
 )
 from heatbox.label_config import Control
 from heatbox.label_studio import task_addresses
-from heatbox.run_tables import Item, ItemState, NewItem, Run
-from heatbox.runs import Failed, Runs
+from heatbox.run_tables import Failed, Item, ItemState, NewItem, Run
+from heatbox.runs import Runs
 from heatbox.studio import Studio, is_own
 from heatbox.task_filter import TaskFilter
 

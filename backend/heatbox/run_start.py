@@ -145,8 +145,8 @@ def prepare_project_run(
         settings: of the service, with what was chosen for this run.
         studio: that has the project.
         request: what is asked for.
-        count_known: whether the tasks with a prediction of this version are counted, which takes a second for a
-            thousand tasks; the run itself finds them anyway.
+        count_known: whether the tasks with a prediction of this version are counted, which takes a second for
+            two thousand tasks; the run itself finds them anyway.
 
     Raises:
         HeatboxError: Label Studio gives no answer, or the request as a whole cannot be met.

@@ -44,7 +44,7 @@ from heatbox.run_tables import (
     runs,
 )
 
-__all__ = ["Computed", "Failed", "Runs"]
+__all__ = ["Runs"]
 
 _NO_PICTURE = "[]"  # an item that nobody can try: its task names no picture
 _RATE_SECONDS = 60.0

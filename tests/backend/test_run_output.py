@@ -9,8 +9,8 @@ from heatbox.label_config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
 from heatbox.pipeline import Pipeline
 from heatbox.run_output import write_results
-from heatbox.run_tables import NewItem, NewRun
-from heatbox.runs import Computed, Failed, Runs
+from heatbox.run_tables import Computed, Failed, NewItem, NewRun
+from heatbox.runs import Runs
 
 CONFIG = make_label_config(["cat", "dog", "bird"])
 PIPELINE = Pipeline("tiny@0123456789ab")

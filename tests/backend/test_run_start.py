@@ -20,8 +20,8 @@ from heatbox.label_config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
 from heatbox.remote_store import open_store
 from heatbox.run_start import FilesRequest, prepare_files_run, with_choices
-from heatbox.run_tables import ItemState
-from heatbox.runs import Computed, Runs
+from heatbox.run_tables import Computed, ItemState
+from heatbox.runs import Runs
 from heatbox.serving import serve_project
 from heatbox.settings import Settings
 

@@ -9,10 +9,10 @@ from sqlalchemy import update
 from heatbox.label_config import make_label_config
 from heatbox.ledger import Ledger
 from heatbox.pipeline import Pipeline
-from heatbox.run_tables import NewItem, NewRun, RunState, items
+from heatbox.run_tables import Computed, Failed, NewItem, NewRun, RunState, items
 from heatbox.run_tables import runs as runs_table
 from heatbox.run_view import RunViews, duration, failed_items, look, speed
-from heatbox.runs import Computed, Failed, Runs
+from heatbox.runs import Runs
 
 PIPELINE = Pipeline(model="tiny@1", explainer="cam")
 PREDICTION = {"result": [{"id": "a"}, {"id": "b"}]}

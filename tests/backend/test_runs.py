@@ -10,8 +10,8 @@ from heatbox.errors import PictureNotFoundError, RunNotFoundError, RunStateError
 from heatbox.label_config import make_label_config
 from heatbox.ledger import Ledger
 from heatbox.pipeline import Pipeline
-from heatbox.run_tables import ItemState, NewItem, NewRun, RunState, items
-from heatbox.runs import Computed, Failed, Runs
+from heatbox.run_tables import Computed, Failed, ItemState, NewItem, NewRun, RunState, items
+from heatbox.runs import Runs
 
 CONFIG = make_label_config(["cat"])
 PIPELINE = Pipeline(model="tiny@1", explainer="cam", label_map=(("tabby", "cat"),))

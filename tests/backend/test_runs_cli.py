@@ -13,8 +13,8 @@ from heatbox.label_config import make_label_config
 from heatbox.ledger import Ledger
 from heatbox.ledger_lock import LedgerLock
 from heatbox.pipeline import Pipeline
-from heatbox.run_tables import NewItem, NewRun, RunState
-from heatbox.runs import Computed, Failed, Runs
+from heatbox.run_tables import Computed, Failed, NewItem, NewRun, RunState
+from heatbox.runs import Runs
 
 TITLE = "receipts [red]of[/] March"
 

@@ -11,8 +11,8 @@ from heatbox.label_config import make_label_config
 from heatbox.ledger import Ledger, metadata
 from heatbox.pipeline import Pipeline
 from heatbox.queue import BATCH, CHILD_DEATHS, connect, open_queue
-from heatbox.run_tables import NewItem, NewRun
-from heatbox.runs import Computed, Failed, Runs
+from heatbox.run_tables import Computed, Failed, NewItem, NewRun
+from heatbox.runs import Runs
 
 
 @pytest.fixture

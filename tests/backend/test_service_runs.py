@@ -14,8 +14,8 @@ from fixtures_redis import served, wait_until
 from heatbox.label_config import make_label_config
 from heatbox.ledger import Ledger
 from heatbox.pipeline import Pipeline
-from heatbox.run_tables import NewItem, NewRun
-from heatbox.runs import Computed, Failed, Runs
+from heatbox.run_tables import Computed, Failed, NewItem, NewRun
+from heatbox.runs import Runs
 from heatbox.settings import as_environment
 from heatbox.supervisor import listen
 

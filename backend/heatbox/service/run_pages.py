@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from heatbox.run_view import RunView, duration, speed
 from heatbox.service.runs import After, Watching, failed_page, found
+from heatbox.templating import make_templates
 
 __all__ = ["router"]
 
@@ -101,15 +102,7 @@ def _source(content: str) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("heatbox"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"duration": duration, "speed": speed, "number": _number, "moment": _moment}
-    return environment
+    return make_templates(duration=duration, speed=speed, number=_number, moment=_moment)
 
 
 def _number(value: float) -> str:
