@@ -10,7 +10,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from heatbox.images import Limits, read_picture_bytes
+from heatbox.pictures.images import Limits, read_picture_bytes
 
 WIDTH, HEIGHT = 4000, 3000
 INPUT_SIDE = 224

@@ -31,17 +31,17 @@ import uvicorn
 from PIL import Image
 from torchvision.models import mobilenet_v2
 
-from heatbox.conducting import make_conductor
-from heatbox.images import Limits
-from heatbox.label_config import make_label_config
+from heatbox.labelling.config import make_label_config
 from heatbox.ledger import Ledger
 from heatbox.models import ModelStore, make_card
+from heatbox.pictures.images import Limits
 from heatbox.pipeline import Pipeline, pipeline_for
 from heatbox.processes import stop
-from heatbox.queue import connect, listening_pids
-from heatbox.redis_server import private_redis
-from heatbox.run_tables import NewItem, NewRun, RunState
-from heatbox.runs import Runs
+from heatbox.queueing.queues import connect, listening_pids
+from heatbox.queueing.redis_server import private_redis
+from heatbox.runs.conducting import make_conductor
+from heatbox.runs.records import Runs
+from heatbox.runs.tables import NewItem, NewRun, RunState
 from heatbox.service.app import create_app
 from heatbox.settings import Settings, as_environment
 from heatbox.supervisor import listen

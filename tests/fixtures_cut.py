@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from heatbox.redis_server import PrivateRedis
+from heatbox.queueing.redis_server import PrivateRedis
 
 
 class CuttingProxy:

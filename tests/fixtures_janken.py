@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from heatbox.contract import Examples
-from heatbox.images import Limits
 from heatbox.models import make_card
+from heatbox.pictures.images import Limits
 from heatbox_workers.classifier import TorchClassifier
 from heatbox_workers.embeddings import last_linear
 from heatbox_workers.examples import ExampleBatches, read_dataset

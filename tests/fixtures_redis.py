@@ -20,8 +20,8 @@ from PIL import Image
 
 from heatbox.models import Card, ModelStore
 from heatbox.processes import stop
-from heatbox.queue import listening_pids
-from heatbox.redis_server import PrivateRedis, private_redis
+from heatbox.queueing.queues import listening_pids
+from heatbox.queueing.redis_server import PrivateRedis, private_redis
 from heatbox.service.app import create_app
 from heatbox.settings import Settings, as_environment
 from heatbox.supervisor import listen

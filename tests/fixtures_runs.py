@@ -15,11 +15,11 @@ import httpx
 from fixtures_redis import LABELS, is_alive, wait_until
 from sqlalchemy import func, select
 
-from heatbox.label_config import make_label_config
+from heatbox.labelling.config import make_label_config
 from heatbox.ledger import Ledger
 from heatbox.processes import stop
-from heatbox.run_tables import Item, ItemState, Run, RunState, chunks
-from heatbox.runs import Runs
+from heatbox.runs.records import Runs
+from heatbox.runs.tables import Item, ItemState, Run, RunState, chunks
 from heatbox.settings import Settings, as_environment
 
 __all__ = ["JOB", "REDIS", "WEB", "WORKER", "Heatbox", "Project", "Up", "region"]

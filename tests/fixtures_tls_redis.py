@@ -19,7 +19,7 @@ import redis
 from fixtures_redis import wait_until
 
 from heatbox.processes import spawn, stop
-from heatbox.redis_server import find_redis_server
+from heatbox.queueing.redis_server import find_redis_server
 
 GUIDE = Path(__file__).parents[1] / "docs" / "how-to" / "several-machines.md"
 REDIS_PASSWORD = "s@cr:t/%41?"  # noqa: S105 - of a server that lives as long as the test

@@ -16,7 +16,7 @@ from heatbox import cli, contract
 from heatbox.errors import HeatboxError
 from heatbox.models import Card
 from heatbox.plugins import BOX_FITTERS, EXPLAINERS, PluginDescription, describe_plugins
-from heatbox.run_view import RunView
+from heatbox.runs.view import RunView
 from heatbox.service import metrics, routes, run_pages, runs
 from heatbox.settings import Settings
 

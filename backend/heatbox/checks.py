@@ -26,7 +26,7 @@ from heatbox.plugins import (
     parse_options,
 )
 from heatbox.remote_store import open_store
-from heatbox.run_checks import Check, label_studio, queues, runs
+from heatbox.runs.checks import Check, label_studio, queues, runs
 from heatbox.settings import Settings
 
 __all__ = ["Check", "run_checks"]
@@ -138,7 +138,7 @@ def _redis(settings: Settings) -> Check:
     from redis.exceptions import RedisError
     from redis.retry import Retry
 
-    from heatbox.redis_server import find_redis_server
+    from heatbox.queueing.redis_server import find_redis_server
 
     if not settings.redis_url:
         return Check("redis", "ok", f"`heatbox up` starts {find_redis_server()}")

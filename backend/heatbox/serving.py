@@ -4,14 +4,13 @@
 predictions carry.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from heatbox.errors import ModelNotFoundError, PluginNotFoundError, SettingsError
 from heatbox.fitted import FittedState, find_state, require_options
-from heatbox.label_config import Control, LabelTag
-from heatbox.labels import LabelMap, map_labels
+from heatbox.labelling.config import Control, every_class
+from heatbox.labelling.mapping import LabelMap, map_labels
 from heatbox.ledger import Ledger
 from heatbox.models import Card, ModelStore
 from heatbox.pipeline import Pipeline, pipeline_for
@@ -19,7 +18,7 @@ from heatbox.plugins import BOX_FITTERS, EXPLAINERS, parse_options, plugin_names
 from heatbox.remote_store import open_store
 from heatbox.settings import Settings
 
-__all__ = ["Serving", "check_choices", "every_class", "label_names", "serve_project", "serving_model"]
+__all__ = ["Serving", "check_choices", "label_names", "serve_project", "serving_model"]
 
 
 @dataclass(frozen=True)
@@ -104,11 +103,6 @@ def _pipeline(
         max_labels=settings.max_labels,
         label_map=label_map,
     )
-
-
-def every_class(names: Sequence[str], data_key: str = "image") -> Control:
-    """Return the control of a project that has every class as a label."""
-    return Control("label", "image", tuple(LabelTag(name) for name in names), data_key)
 
 
 @lru_cache(32)  # asked for twice per request, and a thousand classes against many labels take seconds

@@ -19,8 +19,8 @@ from types import FrameType
 
 from heatbox.errors import PortTakenError, ServiceError, SettingsError
 from heatbox.processes import spawn, stop
-from heatbox.queue import listening_pids
-from heatbox.redis_server import private_redis
+from heatbox.queueing.queues import listening_pids
+from heatbox.queueing.redis_server import private_redis
 from heatbox.serving import check_choices
 from heatbox.settings import Settings, as_environment
 

@@ -11,8 +11,8 @@ from fixtures_redis import wait_until
 
 from heatbox.ledger import Ledger
 from heatbox.ledger_lock import LedgerLock
-from heatbox.run_tables import ItemState, RunState
-from heatbox.runs import Runs
+from heatbox.runs.records import Runs
+from heatbox.runs.tables import ItemState, RunState
 
 TORCH_FREE = """
 import sys

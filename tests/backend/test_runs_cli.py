@@ -9,12 +9,12 @@ from contextlib import closing
 
 import pytest
 
-from heatbox.label_config import make_label_config
+from heatbox.labelling.config import make_label_config
 from heatbox.ledger import Ledger
 from heatbox.ledger_lock import LedgerLock
 from heatbox.pipeline import Pipeline
-from heatbox.run_tables import Computed, Failed, NewItem, NewRun, RunState
-from heatbox.runs import Runs
+from heatbox.runs.records import Runs
+from heatbox.runs.tables import Computed, Failed, NewItem, NewRun, RunState
 
 TITLE = "receipts [red]of[/] March"
 

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from fixtures_redis import served, wait_until
 
-from heatbox.label_config import make_label_config
-from heatbox.queue import connect, open_queue
+from heatbox.labelling.config import make_label_config
+from heatbox.queueing.queues import connect, open_queue
 from heatbox.service.body_limit import MAX_BODY_BYTES
 
 CONFIG = make_label_config(["Cat", "Dog", "Bird"])

@@ -7,12 +7,12 @@ import pytest
 from fixtures_redis import served, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
-from heatbox.label_config import make_label_config
+from heatbox.labelling.config import make_label_config
 from heatbox.ledger import Ledger, metadata
 from heatbox.pipeline import Pipeline
-from heatbox.queue import BATCH, CHILD_DEATHS, connect, open_queue
-from heatbox.run_tables import Computed, Failed, NewItem, NewRun
-from heatbox.runs import Runs
+from heatbox.queueing.queues import BATCH, CHILD_DEATHS, connect, open_queue
+from heatbox.runs.records import Runs
+from heatbox.runs.tables import Computed, Failed, NewItem, NewRun
 
 
 @pytest.fixture

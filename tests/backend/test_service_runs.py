@@ -11,11 +11,11 @@ import httpx
 import pytest
 from fixtures_redis import served, wait_until
 
-from heatbox.label_config import make_label_config
+from heatbox.labelling.config import make_label_config
 from heatbox.ledger import Ledger
 from heatbox.pipeline import Pipeline
-from heatbox.run_tables import Computed, Failed, NewItem, NewRun
-from heatbox.runs import Runs
+from heatbox.runs.records import Runs
+from heatbox.runs.tables import Computed, Failed, NewItem, NewRun
 from heatbox.settings import as_environment
 from heatbox.supervisor import listen
 

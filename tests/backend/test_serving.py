@@ -7,7 +7,7 @@ import pytest
 
 from heatbox.errors import LabelUnknownError, ModelNotFoundError, PluginNotFoundError, SettingsError
 from heatbox.fitted import HEADER, publish_state
-from heatbox.label_config import make_label_config, parse_label_config
+from heatbox.labelling.config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
 from heatbox.models import ModelStore
 from heatbox.serving import check_choices, serve_project

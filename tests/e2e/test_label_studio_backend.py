@@ -10,7 +10,7 @@ import sys
 import pytest
 from fixtures_redis import wait_until
 
-from heatbox.label_config import make_label_config
+from heatbox.labelling.config import make_label_config
 
 pytestmark = pytest.mark.studio
 

@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from heatbox.errors import StudioRefusedError
-from heatbox.label_config import make_label_config
-from heatbox.studio import Studio, StudioTask
-from heatbox.task_filter import TaskFilter, parse_filter
+from heatbox.labelling.config import make_label_config
+from heatbox.studio.client import Studio, StudioTask
+from heatbox.studio.task_filter import TaskFilter, parse_filter
 
 pytestmark = pytest.mark.studio
 

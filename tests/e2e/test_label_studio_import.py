@@ -5,8 +5,8 @@ import pytest
 
 from heatbox.annotation import Annotation, Region, region_id
 from heatbox.boxes import Box
-from heatbox.label_config import make_label_config, parse_label_config
-from heatbox.label_studio import import_task, join_predictions, prediction, task_addresses
+from heatbox.labelling.config import make_label_config, parse_label_config
+from heatbox.labelling.predictions import import_task, join_predictions, prediction, task_addresses
 
 pytestmark = pytest.mark.studio
 

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from heatbox.label_config import make_label_config, parse_label_config
+from heatbox.labelling.config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
 from heatbox.remote_store import open_store
-from heatbox.run_tables import RunState
-from heatbox.runs import Runs
+from heatbox.runs.records import Runs
+from heatbox.runs.tables import RunState
 from heatbox.serving import serve_project
 from heatbox.settings import Settings
 

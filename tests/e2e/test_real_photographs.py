@@ -14,9 +14,9 @@ import torch
 
 from heatbox.annotation import Annotation
 from heatbox.heatmaps import normalise, resize
-from heatbox.images import Limits, read_picture
 from heatbox.metrics import agreement, box_accuracy, threshold_ious
 from heatbox.models import ModelStore, make_card
+from heatbox.pictures.images import Limits, read_picture
 from heatbox.pipeline import pipeline_for
 from heatbox_plugins.explainers.grad_cam import GradCAM
 from heatbox_workers.annotate import make_annotator

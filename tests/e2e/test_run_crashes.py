@@ -11,7 +11,7 @@ import redis
 from fixtures_redis import wait_until
 from fixtures_runs import JOB, REDIS, WEB, WORKER
 
-from heatbox.run_tables import ItemState
+from heatbox.runs.tables import ItemState
 
 pytestmark = [pytest.mark.studio, pytest.mark.usefixtures("up")]
 
@@ -48,7 +48,7 @@ def test_the_pictures_of_a_killed_worker_are_done_again_within_half_a_minute(
     heatbox.wait(number, ended=3)
     up.kill(name)
     killed = time.monotonic()
-    with heatbox.runs() as runs:
+    with heatbox.runs.records() as runs:
         held = {item.task for chunk in runs.open_chunks() for item in chunk.items}
     assert held
     wait_until(

@@ -10,8 +10,8 @@ import pytest
 from fixtures_redis import wait_until
 from fixtures_runs import JOB, REDIS, WEB, WORKER, Project
 
-from heatbox.redis_server import find_redis_server
-from heatbox.run_tables import ItemState
+from heatbox.queueing.redis_server import find_redis_server
+from heatbox.runs.tables import ItemState
 
 pytestmark = pytest.mark.studio
 

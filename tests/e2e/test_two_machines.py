@@ -20,15 +20,15 @@ from fixtures_postgres import POSTGRES_PASSWORD
 from fixtures_redis import wait_until
 from fixtures_tls_redis import REDIS_PASSWORD, TlsRedis
 
-from heatbox.conducting import is_conducted
 from heatbox.errors import RedisUnavailableError
-from heatbox.label_config import make_label_config
+from heatbox.labelling.config import make_label_config
 from heatbox.ledger import Ledger
 from heatbox.models import WEIGHTS
 from heatbox.processes import stop
-from heatbox.queue import alive_key, connect, listening_pids, listening_workers
-from heatbox.run_tables import ItemState, RunState
-from heatbox.runs import Runs
+from heatbox.queueing.queues import alive_key, connect, listening_pids, listening_workers
+from heatbox.runs.conducting import is_conducted
+from heatbox.runs.records import Runs
+from heatbox.runs.tables import ItemState, RunState
 from heatbox.settings import Settings, as_environment
 from heatbox.supervisor import listen
 

@@ -17,7 +17,7 @@ from heatbox.errors import (
     PictureUnreadableError,
     PluginBrokenError,
 )
-from heatbox.images import Limits
+from heatbox.pictures.images import Limits
 from heatbox.pipeline import Pipeline
 from heatbox_plugins.box_fitters.components import Components
 from heatbox_plugins.explainers.anomaly import Anomaly

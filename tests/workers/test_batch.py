@@ -18,7 +18,7 @@ from heatbox.errors import (
     UnsupportedError,
 )
 from heatbox.import_file import config_path
-from heatbox.label_config import make_label_config, parse_label_config
+from heatbox.labelling.config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
 from heatbox.pipeline import Pipeline
 from heatbox.settings import Settings

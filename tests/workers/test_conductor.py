@@ -5,19 +5,19 @@ import time
 import pytest
 from fixtures_redis import wait_until
 
-from heatbox.conducting import is_conducted, make_conductor, open_lane, open_studio
-from heatbox.conductor import Conductor
 from heatbox.errors import StudioRefusedError
-from heatbox.job_process import JobLimits, JobProcess
-from heatbox.label_config import make_label_config
-from heatbox.lanes import LocalLane, RedisLane
+from heatbox.labelling.config import make_label_config
 from heatbox.ledger import Ledger
 from heatbox.ledger_lock import LedgerLock
 from heatbox.models import ModelStore
 from heatbox.pipeline import pipeline_for
-from heatbox.project_tasks import ProjectTasks
-from heatbox.run_tables import ItemState, NewItem, NewRun, RunState
-from heatbox.runs import Runs
+from heatbox.queueing.job_process import JobLimits, JobProcess
+from heatbox.runs.conducting import is_conducted, make_conductor, open_lane, open_studio
+from heatbox.runs.conductor import Conductor
+from heatbox.runs.lanes import LocalLane, RedisLane
+from heatbox.runs.project_tasks import ProjectTasks
+from heatbox.runs.records import Runs
+from heatbox.runs.tables import ItemState, NewItem, NewRun, RunState
 from heatbox.settings import Settings, as_environment
 
 pytestmark = pytest.mark.usefixtures("poisoned")

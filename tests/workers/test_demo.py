@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heatbox.label_config import parse_label_config
+from heatbox.labelling.config import parse_label_config
 from heatbox.models import ModelStore
 from heatbox_workers.demo.compose import LABELS, compose
 from heatbox_workers.demo.run import COLUMNS, Demo, run_demo

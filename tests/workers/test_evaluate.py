@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from heatbox.boxes import Box
 from heatbox.contract import Evidence, Examples
 from heatbox.errors import NotFittedError, PluginError
-from heatbox.images import Limits
 from heatbox.models import ModelStore, make_card
+from heatbox.pictures.images import Limits
 from heatbox.settings import read_settings
 from heatbox_plugins.box_fitters.components import Components
 from heatbox_plugins.explainers.anomaly import Anomaly

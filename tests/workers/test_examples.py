@@ -9,7 +9,7 @@ from PIL import Image
 
 from heatbox.boxes import Box
 from heatbox.errors import DatasetError
-from heatbox.images import Limits
+from heatbox.pictures.images import Limits
 from heatbox_workers.examples import ExampleBatches, Labelled, read_dataset
 
 LABELS = ("class 0", "class 1", "class 2")  # of the classifier, whose pictures have 32 pixels

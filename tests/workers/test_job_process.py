@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from fixtures_redis import wait_until
 
-from heatbox.job_process import JobLimits, JobProcess
 from heatbox.models import ModelStore
 from heatbox.pipeline import pipeline_for
+from heatbox.queueing.job_process import JobLimits, JobProcess
 from heatbox.settings import Settings, as_environment
 
 pytestmark = pytest.mark.usefixtures("poisoned")

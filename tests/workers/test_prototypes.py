@@ -7,8 +7,8 @@ from PIL import Image
 
 from heatbox.contract import Examples
 from heatbox.errors import DatasetError, ModelInvalidError
-from heatbox.images import Limits
 from heatbox.models import make_card
+from heatbox.pictures.images import Limits
 from heatbox_workers.examples import read_dataset
 from heatbox_workers.loading import make_classifier
 from heatbox_workers.networks import build_network

@@ -6,14 +6,14 @@ import time
 import pytest
 from fixtures_redis import LABELS
 
-from heatbox.conducting import make_conductor
-from heatbox.label_config import make_label_config
+from heatbox.labelling.config import make_label_config
 from heatbox.ledger import Ledger
 from heatbox.models import ModelStore
 from heatbox.pipeline import pipeline_for
-from heatbox.queue import BATCH, connect, open_queue
-from heatbox.run_tables import ItemState, NewItem, NewRun, RunState
-from heatbox.runs import Runs
+from heatbox.queueing.queues import BATCH, connect, open_queue
+from heatbox.runs.conducting import make_conductor
+from heatbox.runs.records import Runs
+from heatbox.runs.tables import ItemState, NewItem, NewRun, RunState
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

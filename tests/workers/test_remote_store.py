@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from heatbox.annotation import Annotation
 from heatbox.contract import Examples
 from heatbox.fitted import find_state
-from heatbox.images import Limits
 from heatbox.ledger import Ledger
 from heatbox.models import make_card
+from heatbox.pictures.images import Limits
 from heatbox.remote_store import open_store
 from heatbox.serving import serve_project
 from heatbox.settings import Settings

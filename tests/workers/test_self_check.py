@@ -11,7 +11,7 @@ from heatbox.annotation import Annotation, Region, TargetEvidence
 from heatbox.boxes import Box
 from heatbox.contract import Evidence
 from heatbox.errors import PictureUnreadableError
-from heatbox.images import Limits, Picture
+from heatbox.pictures.images import Limits, Picture
 from heatbox.pipeline import Pipeline
 from heatbox_plugins.box_fitters.components import Components
 from heatbox_workers.annotate import Annotator

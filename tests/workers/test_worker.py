@@ -11,11 +11,19 @@ from rq import SimpleWorker
 from rq.job import JobStatus
 
 from heatbox.errors import RedisUnavailableError
-from heatbox.label_config import make_label_config
+from heatbox.labelling.config import make_label_config
 from heatbox.ledger import Ledger
 from heatbox.models import ModelStore
-from heatbox.queue import BATCH, CHILD_DEATHS, AllowedJob, connect, enqueue, listening_pids, open_queue
-from heatbox.request_queue import Batch, RequestQueue
+from heatbox.queueing.queues import (
+    BATCH,
+    CHILD_DEATHS,
+    AllowedJob,
+    connect,
+    enqueue,
+    listening_pids,
+    open_queue,
+)
+from heatbox.queueing.requests import Batch, RequestQueue
 from heatbox.serving import serve_project
 from heatbox_workers.jobs import tell_wrong_options
 from heatbox_workers.worker import make_worker

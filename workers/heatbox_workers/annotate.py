@@ -23,7 +23,7 @@ from heatbox.errors import (
     PluginBrokenError,
     UnsupportedError,
 )
-from heatbox.images import Limits, Picture, read_picture
+from heatbox.pictures.images import Limits, Picture, read_picture
 from heatbox.pipeline import Pipeline
 from heatbox.plugins import make_box_fitter, make_explainer
 from heatbox_workers.classifier import TorchClassifier, squash

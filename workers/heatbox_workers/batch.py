@@ -11,20 +11,20 @@ from heatbox.boxes import Box
 from heatbox.errors import HeatboxError, ModelNotFoundError, PictureError
 from heatbox.export import Dataset, Format, common_folder, write_coco, write_voc, write_yolo
 from heatbox.fitted import find_state, require_options
-from heatbox.images import Limits, read_picture
 from heatbox.import_file import atomic_text, config_path, local_files_address, write_tasks
-from heatbox.label_choice import choose_labels, read_label_config
-from heatbox.label_config import Control, make_label_config
-from heatbox.label_studio import import_task, prediction
+from heatbox.labelling.choice import choose_labels, read_label_config
+from heatbox.labelling.config import Control, make_label_config
+from heatbox.labelling.predictions import import_task, prediction
 from heatbox.ledger import Ledger
 from heatbox.models import Card
 from heatbox.page import PageEntry, PageFrame, PageWriter
+from heatbox.pictures.images import Limits, read_picture
+from heatbox.pictures.sources import Source, find_pictures
 from heatbox.pipeline import Normalisation, Pipeline, pipeline_for
 from heatbox.plugins import make_box_fitter, make_explainer, parse_options
 from heatbox.remote_store import open_store
 from heatbox.serving import label_names, serving_model
 from heatbox.settings import Settings
-from heatbox.sources import Source, find_pictures
 from heatbox_workers.annotate import Annotator, make_annotator
 from heatbox_workers.fitting import with_state
 from heatbox_workers.loading import load_classifier, register_published

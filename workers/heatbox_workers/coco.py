@@ -3,7 +3,7 @@
 Format: https://cocodataset.org/#format-data (images, categories, annotations; bbox is x, y, width, height in pixels).
 A category may carry `imagenet_indices`, the ImageNet classes that stand for it (null: none does); it is believed
 where the classifier has ImageNet's 1000 classes. Any other category is looked up by its name, by the rules of
-`heatbox.labels`.
+`heatbox.labelling.mapping`.
 
 A pair counts when its class has exactly one box in the picture, of at least 1 % of the picture's area.
 """
@@ -18,8 +18,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from heatbox.boxes import Box
 from heatbox.errors import DatasetError, LabelUnknownError
-from heatbox.label_config import Control, LabelTag
-from heatbox.labels import map_labels
+from heatbox.labelling.config import Control, LabelTag
+from heatbox.labelling.mapping import map_labels
 
 __all__ = ["Sample", "Truth", "classes_by_name", "read_boxes", "read_coco"]
 
@@ -152,7 +152,7 @@ def _classes(categories: Sequence[_Category], labels: Sequence[str]) -> dict[int
 
 
 def classes_by_name(names: Sequence[str], labels: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Return the class indices of each name, by the rules of `heatbox.labels`; none for a name without a class."""
+    """Return the class indices of each name, by `heatbox.labelling.mapping`; none for a name without a class."""
     control = Control("label", "image", tuple(LabelTag(name) for name in names), "image")
     try:
         pairs = map_labels(labels, control).pairs if names else ()

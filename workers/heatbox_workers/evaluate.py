@@ -24,8 +24,8 @@ from heatbox.errors import (
     UnsupportedError,
 )
 from heatbox.heatmaps import connected_components
-from heatbox.images import Limits, Picture, read_picture
 from heatbox.metrics import THRESHOLDS, pointing_hit
+from heatbox.pictures.images import Limits, Picture, read_picture
 from heatbox.pipeline import Normalisation
 from heatbox_workers.classifier import TorchClassifier, squash
 from heatbox_workers.coco import Sample

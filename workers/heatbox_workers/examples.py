@@ -13,8 +13,8 @@ import torch
 from heatbox.boxes import Box
 from heatbox.contract import Examples
 from heatbox.errors import DatasetError, HeatboxError, PictureUnreadableError
-from heatbox.images import Limits, Picture, read_picture
-from heatbox.sources import find_pictures
+from heatbox.pictures.images import Limits, Picture, read_picture
+from heatbox.pictures.sources import find_pictures
 from heatbox_workers.classifier import TorchClassifier
 from heatbox_workers.coco import classes_by_name, read_boxes
 

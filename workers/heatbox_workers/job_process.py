@@ -1,7 +1,7 @@
 """The process that holds torch and the warm classifiers: it does one job after the other for its parent.
 
-Started as `python -m heatbox_workers.job_process DESCRIPTOR` by `heatbox.job_process`, which tells the protocol. It
-leaves signals to its parent, which asks it to stop or ends it, and it ends when the parent is gone.
+Started as `python -m heatbox_workers.job_process DESCRIPTOR` by `heatbox.queueing.job_process`, which tells the
+protocol. It leaves signals to its parent, which asks it to stop or ends it, and it ends when the parent is gone.
 """
 
 import json

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from heatbox.addresses import resolve
 from heatbox.annotation import Annotation
 from heatbox.errors import HeatboxError
-from heatbox.images import Limits
+from heatbox.pictures.addresses import resolve
+from heatbox.pictures.images import Limits
 from heatbox.pipeline import Pipeline
 from heatbox.plugins import make_box_fitter, make_explainer, parse_options
 from heatbox.remote_store import open_store

@@ -14,8 +14,8 @@ from torch.nn.functional import normalize
 
 from heatbox.contract import Examples
 from heatbox.errors import DatasetError, ModelInvalidError
-from heatbox.images import Limits
 from heatbox.models import Card
+from heatbox.pictures.images import Limits
 from heatbox_workers.classifier import TorchClassifier
 from heatbox_workers.embeddings import last_linear
 from heatbox_workers.examples import ExampleBatches, Labelled

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from heatbox.annotation import Annotation, Region, Rejected
 from heatbox.boxes import Box
 from heatbox.heatmaps import connected_components
-from heatbox.images import Picture
+from heatbox.pictures.images import Picture
 from heatbox_workers.classifier import TorchClassifier
 
 __all__ = ["check_crops", "check_masks", "mask_iou"]

@@ -1,8 +1,8 @@
 """The RQ worker: a small process without torch that takes jobs, shows that they live, and ends them when it must.
 
-The job itself runs in the one job process (`heatbox.job_process`), which keeps the classifiers warm. So a picture that
-crashes, hangs or eats memory costs that process and not the worker, and torch is never forked. RQ's own workers either
-fork for every job or say nothing while a job runs. Written for rq 2.12; each override names what it replaces.
+The job itself runs in the one job process (`heatbox.queueing.job_process`), which keeps classifiers warm. So a picture
+that crashes, hangs or eats memory costs that process and not the worker, and torch is never forked. RQ's own workers
+either fork for every job or say nothing while a job runs. Written for rq 2.12; each override names what it replaces.
 """
 
 import logging
@@ -19,8 +19,8 @@ from rq.job import Job, JobStatus
 from rq.timeouts import JobTimeoutException
 from rq.worker import WorkerStatus
 
-from heatbox.job_process import JobLimits, JobProcess, JobResult
-from heatbox.queue import (
+from heatbox.queueing.job_process import JobLimits, JobProcess, JobResult
+from heatbox.queueing.queues import (
     BATCH,
     CHILD_DEATHS,
     INTERACTIVE,

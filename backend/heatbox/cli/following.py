@@ -10,8 +10,8 @@ from heatbox.cli.console import err
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from heatbox.run_view import RunView
-    from heatbox.runs import Runs
+    from heatbox.runs.records import Runs
+    from heatbox.runs.view import RunView
 
 __all__ = ["follow"]
 
@@ -72,7 +72,7 @@ def _looks(
     found: "Runs", number: int, is_broken: "Callable[[], bool]", *, also_paused: bool
 ) -> "Iterator[RunView]":
     """Yield the run's view each second; that of its end, or perhaps of its pause, is the last."""
-    from heatbox.run_view import look
+    from heatbox.runs.view import look
 
     while True:
         view = look(found, number)
@@ -84,7 +84,7 @@ def _looks(
 
 def _far(view: "RunView") -> str:
     """Return how far a run is, in one line."""
-    from heatbox.run_view import duration, speed
+    from heatbox.runs.view import duration, speed
 
     more = " so far, still reading" if view.reading else ""
     parts = [

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from heatbox.ledger import Ledger
-    from heatbox.runs import Runs
+    from heatbox.runs.records import Runs
     from heatbox.settings import Settings
 
 __all__ = ["conduct", "opened"]
@@ -25,7 +25,7 @@ _REST_SECONDS = 20.0  # for the pictures that are under way when somebody stops
 def opened(settings: "Settings") -> "Iterator[tuple[Ledger, Runs]]":
     """Open the ledger of the settings, and its runs."""
     from heatbox.ledger import Ledger
-    from heatbox.runs import Runs
+    from heatbox.runs.records import Runs
 
     ledger = Ledger(settings.ledger_url)
     try:
@@ -71,9 +71,9 @@ def _working(
     """
     import threading
 
-    from heatbox.conducting import conduct as move_on
-    from heatbox.conducting import make_conductor
     from heatbox.ledger_lock import LedgerLock
+    from heatbox.runs.conducting import conduct as move_on
+    from heatbox.runs.conducting import make_conductor
 
     over = threading.Event()
     failures: list[Exception] = []

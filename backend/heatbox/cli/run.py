@@ -12,7 +12,7 @@ from heatbox.cli.options import Roots
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from heatbox.run_start import FilesRequest, Prepared
+    from heatbox.runs.start import FilesRequest, Prepared
     from heatbox.settings import Settings
 
 __all__ = ["run"]
@@ -164,7 +164,7 @@ def run(
             "--document-root": document_root,
         },
     )
-    from heatbox.run_start import FilesRequest, with_choices
+    from heatbox.runs.start import FilesRequest, with_choices
     from heatbox.settings import read_settings
 
     settings = read_settings(os.environ)
@@ -228,9 +228,9 @@ def _check_usage(
 def _prepare_project(
     settings: "Settings", number: int, filters: list[str], limit: int | None, *, replace: bool, dry_run: bool
 ) -> "Prepared":
-    from heatbox.conducting import open_studio
-    from heatbox.run_start import ProjectRequest, prepare_project_run
-    from heatbox.task_filter import parse_filter
+    from heatbox.runs.conducting import open_studio
+    from heatbox.runs.start import ProjectRequest, prepare_project_run
+    from heatbox.studio.task_filter import parse_filter
 
     request = ProjectRequest(number, parse_filter(filters), limit, replace)
     with err().status("Asking Label Studio ..."), open_studio(settings) as studio:
@@ -238,7 +238,7 @@ def _prepare_project(
 
 
 def _prepare_files(settings: "Settings", request: "FilesRequest") -> "Prepared":
-    from heatbox.run_start import prepare_files_run
+    from heatbox.runs.start import prepare_files_run
 
     with err().status("Looking for pictures ..."):
         return prepare_files_run(settings, request)
@@ -298,6 +298,6 @@ def _start(settings: "Settings", prepared: "Prepared", *, elsewhere: bool, follo
 
 
 def _is_conducted(settings: "Settings") -> bool:
-    from heatbox.conducting import is_conducted
+    from heatbox.runs.conducting import is_conducted
 
     return is_conducted(settings)

@@ -14,8 +14,8 @@ from heatbox.cli.options import Roots
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from heatbox.run_view import FailedItem, RunView
-    from heatbox.runs import Runs
+    from heatbox.runs.records import Runs
+    from heatbox.runs.view import FailedItem, RunView
 
 __all__ = ["cancel", "pause", "resume", "retry", "runs"]
 
@@ -66,8 +66,8 @@ def runs(
 
 
 def _tell_where_nobody_works(found: "Runs", number: int) -> None:
-    from heatbox.conducting import is_conducted
-    from heatbox.run_view import look
+    from heatbox.runs.conducting import is_conducted
+    from heatbox.runs.view import look
     from heatbox.settings import read_settings
 
     if look(found, number).is_open and not is_conducted(read_settings(os.environ)):
@@ -96,7 +96,7 @@ def resume(
     otherwise this command does it.
     """
     from heatbox.cli.foreground import conduct, opened
-    from heatbox.conducting import is_conducted
+    from heatbox.runs.conducting import is_conducted
     from heatbox.settings import read_settings
 
     settings = read_settings(os.environ)
@@ -118,7 +118,7 @@ def cancel(number: ID) -> None:
 
 def retry(number: ID) -> None:
     """Try the failed items of a run again, and nothing else."""
-    from heatbox.conducting import is_conducted
+    from heatbox.runs.conducting import is_conducted
     from heatbox.settings import read_settings
 
     with _runs() as found:
@@ -134,7 +134,7 @@ def retry(number: ID) -> None:
 
 
 def _write_results(found: "Runs", number: int, out_file: Path) -> None:
-    from heatbox.run_output import write_results
+    from heatbox.runs.output import write_results
 
     written = write_results(found, number, out_file)
     wrong = f", {written.failed} with an error" if written.failed else ""
@@ -161,7 +161,7 @@ def _print_list(found: "Runs", *, json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from heatbox.run_view import RunViews, duration
+    from heatbox.runs.view import RunViews, duration
 
     views = RunViews(found).newest(_LISTED)
     if json:
@@ -184,7 +184,7 @@ def _print_list(found: "Runs", *, json: bool) -> None:
 
 
 def _print_run(found: "Runs", number: int, *, failed: bool, json: bool) -> None:
-    from heatbox.run_view import failed_items, look
+    from heatbox.runs.view import failed_items, look
 
     view = look(found, number)
     most = sys.maxsize if failed else _FIRST_FAILED
@@ -203,7 +203,7 @@ def _print_view(view: "RunView") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from heatbox.run_view import duration, speed
+    from heatbox.runs.view import duration, speed
 
     where = "" if view.project is None else f", project {view.project}"
     left = "" if view.seconds_left is None else f", {duration(view.seconds_left)} left"

@@ -17,12 +17,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from heatbox.conducting import ConductorThread
 from heatbox.errors import HeatboxError, InternalError, RequestError, RunNotFoundError, ServiceError
 from heatbox.ledger import Ledger
+from heatbox.queueing.requests import RequestQueue
 from heatbox.remote_store import open_store
-from heatbox.request_queue import RequestQueue
-from heatbox.runs import Runs
+from heatbox.runs.conducting import ConductorThread
+from heatbox.runs.records import Runs
 from heatbox.service import metrics, run_pages, runs
 from heatbox.service.body_limit import BodyLimit, TooLongError, answer_too_long
 from heatbox.service.predict import Studio

@@ -20,9 +20,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from heatbox.errors import LedgerError, RedisUnavailableError, ServiceError
-from heatbox.queue_state import QueueState, queue_state
-from heatbox.run_tables import RunState
-from heatbox.run_view import RunView, RunViews
+from heatbox.queueing.state import QueueState, queue_state
+from heatbox.runs.tables import RunState
+from heatbox.runs.view import RunView, RunViews
 from heatbox.service.predict import Studio
 from heatbox.service.watch import watch
 

@@ -25,15 +25,15 @@ from heatbox.errors import (
     RedisUnavailableError,
     TasksFileError,
 )
-from heatbox.job_process import Entry, JobResult
-from heatbox.label_config import Control, make_label_config, parse_label_config
-from heatbox.label_studio import join_predictions, prediction, task_addresses
+from heatbox.labelling.config import Control, make_label_config, parse_label_config
+from heatbox.labelling.predictions import join_predictions, prediction, task_addresses
 from heatbox.ledger import Ledger
 from heatbox.models import ModelStore
 from heatbox.pipeline import Pipeline
-from heatbox.request_queue import Batch, Outcome, RequestQueue
-from heatbox.run_tables import NewItem, NewRun
-from heatbox.runs import Runs
+from heatbox.queueing.job_process import Entry, JobResult
+from heatbox.queueing.requests import Batch, Outcome, RequestQueue
+from heatbox.runs.records import Runs
+from heatbox.runs.tables import NewItem, NewRun
 from heatbox.serving import Serving, serve_project
 from heatbox.settings import Settings
 

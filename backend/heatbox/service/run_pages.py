@@ -17,7 +17,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from markupsafe import Markup
 
-from heatbox.run_view import RunView, duration, speed
+from heatbox.runs.view import RunView, duration, speed
 from heatbox.service.runs import After, Watching, failed_page, found
 from heatbox.templating import make_templates
 

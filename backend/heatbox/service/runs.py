@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
-from heatbox.run_view import FailedItem, RunView, failed_items
+from heatbox.runs.view import FailedItem, RunView, failed_items
 from heatbox.service.protocol import ErrorAnswer
 from heatbox.service.watch import Watch, watch
 

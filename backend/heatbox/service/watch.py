@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from heatbox.errors import LedgerError
-from heatbox.run_view import RunView, RunViews, look
-from heatbox.runs import Runs
+from heatbox.runs.records import Runs
+from heatbox.runs.view import RunView, RunViews, look
 
 __all__ = ["LISTED", "Watch", "watch"]
 

@@ -72,7 +72,7 @@ def evaluate(
     Thresholds are chosen on one half of the pictures and reported on the other, beside the best that any threshold
     reaches. An explainer that does not support the network is named and left out.
     """
-    from heatbox.images import Limits
+    from heatbox.pictures.images import Limits
     from heatbox.remote_store import open_store
     from heatbox.settings import read_settings
     from heatbox_workers.process import prepare_process

@@ -46,7 +46,7 @@ def fit(
     Afterwards `heatbox annotate`, `evaluate` and the service use it as any other explainer. Fitting again replaces
     nothing: the newest state is used, under another version.
     """
-    from heatbox.images import Limits
+    from heatbox.pictures.images import Limits
     from heatbox.plugins import make_explainer, parse_options
     from heatbox.remote_store import open_store
     from heatbox.settings import read_settings

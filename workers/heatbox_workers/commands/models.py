@@ -81,7 +81,7 @@ def _completion(class_pictures: Path | None, settings: "Settings") -> "Callable[
     """Return what adds class vectors to weights, where pictures of the classes were given."""
     if class_pictures is None:
         return None
-    from heatbox.images import Limits
+    from heatbox.pictures.images import Limits
     from heatbox_workers.examples import read_dataset
     from heatbox_workers.prototypes import with_class_vectors
 

@@ -23,7 +23,7 @@ def work(
     rest back.
     """
     from heatbox.logs import log_to_stderr
-    from heatbox.queue import LANES
+    from heatbox.queueing.queues import LANES
     from heatbox.settings import read_settings
     from heatbox_workers.worker import exit_code, make_worker
 

@@ -25,15 +25,14 @@ from PIL import Image
 from heatbox.annotation import Annotation, Region
 from heatbox.boxes import Box
 from heatbox.contact_sheet import contact_sheet
-from heatbox.images import Limits
 from heatbox.import_file import atomic_text
-from heatbox.label_config import make_label_config
+from heatbox.labelling.config import every_class, make_label_config
 from heatbox.metrics import Agreement, agreement
 from heatbox.models import Card, ModelStore, make_card
 from heatbox.page import PageEntry, PageFrame, Table, write_page
+from heatbox.pictures.images import Limits
+from heatbox.pictures.sources import Source
 from heatbox.pipeline import pipeline_for
-from heatbox.serving import every_class
-from heatbox.sources import Source
 from heatbox_workers.annotate import make_annotator
 from heatbox_workers.batch import Annotated, Batch, page_entry, page_frame
 from heatbox_workers.classifier import TorchClassifier

@@ -1,0 +1,330 @@
+"""From what a person asks of a background run to what is written into the ledger; nothing is written before that.
+
+A run over a project gets the pipeline that `/setup` names for the same settings. Its tasks are read by the conductor,
+page by page. A run over files knows its items at once, each with the task that it becomes in the result.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from heatbox.errors import AddressRefusedError, HeatboxError, OutputError, PictureNotFoundError
+from heatbox.import_file import local_files_address
+from heatbox.labelling.choice import LabelChoice, choose_labels, read_label_config
+from heatbox.labelling.config import Control, make_label_config, parse_label_config
+from heatbox.labelling.predictions import import_task
+from heatbox.ledger import Ledger
+from heatbox.pictures.sources import Source, find_pictures
+from heatbox.pipeline import Pipeline
+from heatbox.remote_store import open_store
+from heatbox.runs.records import Runs
+from heatbox.runs.tables import NewItem, NewRun
+from heatbox.serving import serve_project
+from heatbox.settings import Settings
+from heatbox.studio.client import Studio
+from heatbox.studio.task_filter import TaskFilter
+
+__all__ = [
+    "FilesRequest",
+    "Prepared",
+    "ProjectRequest",
+    "prepare_files_run",
+    "prepare_project_run",
+    "with_choices",
+]
+
+_TITLE_CHARACTERS = 80
+_PAGE = 1000
+_OTHER_PLACE = "Choose another place with --out."
+
+
+@dataclass(frozen=True)
+class ProjectRequest:
+    """A run over the tasks of a project.
+
+    Attributes:
+        project: number in Label Studio.
+        filters: which of its tasks.
+        most: at most so many of them; None: all.
+        replace: whether heatbox's own older predictions of the tasks are removed.
+    """
+
+    project: int
+    filters: TaskFilter = field(default_factory=TaskFilter)
+    most: int | None = None
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class FilesRequest:
+    """A run over pictures of this machine.
+
+    Attributes:
+        paths: as `heatbox.pictures.sources.find_pictures` takes them.
+        out: JSON lines file of the results.
+        labels: to look for in every picture; empty: what the classifier sees.
+        label_config: XML file whose labels and names are used.
+        data_key: key of the task data that holds the picture's address.
+        document_root: Label Studio's LOCAL_FILES_DOCUMENT_ROOT.
+        most: at most so many pictures; None: all.
+        roots: folders that the workers may read; None: this process does the work and reads what is named.
+    """
+
+    paths: tuple[str, ...]
+    out: Path
+    labels: tuple[str, ...] = ()
+    label_config: Path | None = None
+    data_key: str | None = None
+    document_root: Path = Path("/")
+    most: int | None = None
+    roots: tuple[Path, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can be written, and what a person should know before.
+
+    Attributes:
+        new: the run.
+        content: its items, where they are known before it starts.
+        control: that the regions fill.
+        total: tasks of the project, or pictures that were found.
+        taken: those that filter and limit leave.
+        known: those of them that have a prediction of this version; None: it was not counted.
+        wrong: those of them that cannot even be tried.
+        warnings: what a person should read, one sentence each.
+    """
+
+    new: NewRun
+    content: tuple[NewItem, ...]
+    control: Control
+    total: int
+    taken: int
+    known: int | None = None
+    wrong: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def classes_by_label(self) -> dict[str, tuple[str, ...]]:
+        """The classes that stand for each label of the control; none where a label never gets a box."""
+        found: dict[str, list[str]] = {label: [] for label in self.control.label_names}
+        pairs = self.new.pipeline.label_map or [(label, label) for label in self.control.label_names]
+        for name, label in pairs:
+            found[label].append(name)
+        return {label: tuple(names) for label, names in found.items()}
+
+    def create(self, runs: Runs) -> int:
+        """Write the run and return its number."""
+        return runs.create(self.new, self.content)
+
+
+def with_choices(settings: Settings, **given: Any) -> Settings:  # noqa: ANN401 - the settings' own types
+    """Return the settings with what was given for one run; None: not given.
+
+    Options are added to those of the settings, but another explainer or fitter than theirs has only its own.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for plugin in ("explainer", "fitter"):
+        options = f"{plugin}_options"
+        same = chosen.get(plugin, getattr(settings, plugin)) == getattr(settings, plugin)
+        chosen[options] = (*(getattr(settings, options) if same else ()), *chosen.get(options, ()))
+    return settings.model_copy(update=chosen)
+
+
+def prepare_project_run(
+    settings: Settings, studio: Studio, request: ProjectRequest, *, count_known: bool = False
+) -> Prepared:
+    """Ask Label Studio for the project and map its labels.
+
+    Args:
+        settings: of the service, with what was chosen for this run.
+        studio: that has the project.
+        request: what is asked for.
+        count_known: whether the tasks with a prediction of this version are counted, which takes a second for
+            two thousand tasks; the run itself finds them anyway.
+
+    Raises:
+        HeatboxError: Label Studio gives no answer, or the request as a whole cannot be met.
+    """
+    project = studio.project(request.project)
+    config = parse_label_config(project.label_config)
+    ledger = Ledger(settings.ledger_url)
+    try:
+        serving = serve_project(settings, open_store(settings), ledger, config.control)
+    finally:
+        ledger.close()
+    total = studio.count_tasks(request.project)
+    taken = total if request.filters == TaskFilter() else studio.count_tasks(request.project, request.filters)
+    new = NewRun(
+        project.title or f"project {project.id}",
+        serving.pipeline,
+        project.label_config,
+        project=project.id,
+        filter=request.filters.as_dict(),
+        most=request.most,
+        replace=request.replace,
+    )
+    return Prepared(
+        new,
+        (),
+        config.control,
+        total,
+        taken if request.most is None else min(taken, request.most),
+        _count_known(studio, request, serving.pipeline.version) if count_known else None,
+        warnings=(*config.notes, *serving.warnings),
+    )
+
+
+def prepare_files_run(settings: Settings, request: FilesRequest) -> Prepared:
+    """Find the pictures and map the labels.
+
+    Raises:
+        HeatboxError: the request as a whole cannot be met; the first picture's error where none can be tried.
+    """
+    _require_writable(request.out)
+    ledger = Ledger(settings.ledger_url)
+    try:
+        pipeline, choice, config = _files_pipeline(settings, ledger, request)
+        sources = find_pictures(
+            request.paths,
+            data_key=request.data_key or (choice.control.data_key if choice.control.value_list else None),
+            document_roots=(request.document_root,),
+            lists=choice.control.value_list,
+        )
+        taken = sources[: request.most]
+        _require_readable(taken, request.roots)
+        content = tuple(_item(source, choice.control, request.document_root) for source in taken)
+        known = Runs(ledger).count_known(pipeline.version, content)
+    finally:
+        ledger.close()
+    new = NewRun(_title(request.paths), pipeline, config, out=str(request.out.absolute()))
+    wrong = sum(one.code is not None for one in content)
+    return Prepared(new, content, choice.control, len(sources), len(taken), known, wrong, choice.warnings)
+
+
+def _count_known(studio: Studio, request: ProjectRequest, version: str) -> int:
+    """Return how many of the tasks that are taken have a prediction of the version."""
+    known = after = 0
+    left = request.most
+    while left is None or left > 0:
+        page = studio.tasks(
+            request.project, request.filters, after, version=version, page_size=min(_PAGE, left or _PAGE)
+        )
+        if not page:
+            break
+        known += sum(task.has_version for task in page)
+        after = page[-1].id
+        left = None if left is None else left - len(page)
+    return known
+
+
+def _files_pipeline(
+    settings: Settings, ledger: Ledger, request: FilesRequest
+) -> tuple[Pipeline, LabelChoice, str]:
+    """Return the pipeline, what it does about labels, and the label config of the run."""
+    serving = serve_project(settings, open_store(settings), ledger, None)
+    given = None if request.label_config is None else read_label_config(request.label_config)
+    choice = choose_labels(serving.control.label_names, request.labels, given, request.data_key)
+    config = given or make_label_config(
+        tuple(dict.fromkeys(choice.control.label_names)), choice.control.data_key
+    )
+    parse_label_config(config)  # the key of a made one comes from the command line
+    return replace(serving.pipeline, labels=request.labels, label_map=choice.label_map), choice, config
+
+
+def _require_readable(sources: Sequence[Source], roots: Sequence[Path] | None) -> None:
+    """Raise where no picture can be tried, or where the workers may not read one of them."""
+    wrong = [source.error for source in sources if source.error is not None]
+    if wrong and len(wrong) == len(sources):
+        raise wrong[0]
+    if roots is None:
+        return
+    allowed = [root.resolve() for root in roots]
+    paths = [path for source in sources for path in source.paths]
+    outside = [
+        path
+        for path in paths
+        if not any(Path(os.path.realpath(path)).is_relative_to(root) for root in allowed)
+    ]
+    if outside:
+        raise AddressRefusedError(
+            f"{len(outside)} of {len(paths)} pictures are where the workers may not read, such as {outside[0]}.",
+            "Start the service with --root DIR or HEATBOX_LOCAL_ROOTS, and name the same folder here.",
+        )
+
+
+def _require_writable(out: Path) -> None:
+    """Raise where the result could not be written in the morning."""
+    try:
+        place = out if out.exists() else next(parent for parent in out.absolute().parents if parent.exists())
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror}.", _OTHER_PLACE) from error
+    if out.is_dir():
+        raise OutputError(f"{out} cannot be written: it is a folder.", _OTHER_PLACE)
+    if place != out and not place.is_dir():
+        raise OutputError(f"{out} cannot be written: {place} is no folder.", _OTHER_PLACE)
+    try:
+        if place == out:
+            place.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror}.", _OTHER_PLACE) from error
+
+
+def _item(source: Source, control: Control, document_root: Path) -> NewItem:
+    """Return a source as an item: its pictures, and the task that it becomes."""
+    try:
+        if source.error is not None:
+            raise source.error
+        paths = [os.path.realpath(path) for path in source.paths]
+        fingerprint = _fingerprint(paths, control)
+        content = _content(source, control, document_root)
+        return NewItem(source.name, tuple(paths), content=content, fingerprint=fingerprint)
+    except OutputError:  # not below the document root: true of the whole request, not of this picture
+        raise
+    except HeatboxError as error:
+        return NewItem(
+            source.name,
+            content=_content_of_wrong(source, control),
+            code=error.code,
+            reason=f"{error.sentence} {error.remedy}",
+        )
+
+
+def _content(source: Source, control: Control, document_root: Path) -> Mapping[str, Any]:
+    if source.task is not None:
+        return import_task(source.task, None)
+    addresses = [local_files_address(path, document_root) for path in source.paths]
+    return import_task({"data": {control.data_key: addresses if control.value_list else addresses[0]}}, None)
+
+
+def _content_of_wrong(source: Source, control: Control) -> Mapping[str, Any]:
+    return import_task(source.task or {"data": {control.data_key: source.name}}, None)
+
+
+def _fingerprint(paths: Sequence[str], control: Control) -> str:
+    """Return a digest that changes with the files, and with the names that stand in a prediction.
+
+    Raises:
+        PictureNotFoundError: a file is gone by now.
+    """
+    names = (control.from_name, control.to_name, control.value_list)
+    try:
+        found = [(path, (about := Path(path).stat()).st_size, about.st_mtime_ns) for path in paths]
+    except OSError as error:
+        raise PictureNotFoundError(
+            f"The file {Path(error.filename).name!r} cannot be looked at: {error.strerror}.",
+            "Check the path.",
+        ) from error
+    return hashlib.sha256(json.dumps([names, found]).encode()).hexdigest()
+
+
+def _title(paths: Sequence[str]) -> str:
+    text = ", ".join(path.encode(errors="replace").decode() for path in paths)
+    return text if len(text) <= _TITLE_CHARACTERS else text[: _TITLE_CHARACTERS - 3] + "..."
