@@ -4,15 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STUDIO := .venv-studio
+ML := .venv-ml
+JOBS ?= 2
 LABEL_STUDIO_VERSION := 1.23.2
 STUDIO_QUIET := LATEST_VERSION_CHECK=false COLLECT_ANALYTICS=false SENTRY_DSN= FRONTEND_SENTRY_DSN=
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check lint types readme references bench docs studio-env clean
+.PHONY: help env demo test e2e check lint types readme references bench docs studio studio-env ml-env clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(VENV)/.ready ## set up the environment in .venv
 
@@ -27,8 +29,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: env ## make pictures, train on image labels, fit boxes, measure them, write demo-out/index.html
 	@$(BIN)/heatbox demo --out demo-out
 
-test: env ## run every test; the servers they need are started by the tests
-	@$(BIN)/pytest
+studio: env studio-env ## start Label Studio with heatbox connected and a project of the demo's pictures
+	@exec $(BIN)/heatbox studio up --program $(STUDIO)/bin/label-studio
+
+test: env ## run every test, in two processes (JOBS=2); the servers they need are started by the tests
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile
+
+e2e: env studio-env ml-env ## only the tests of whole ways: a real Label Studio, a browser, queues, machines
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile tests/e2e
 
 check: lint types test readme ## everything that must hold before a change lands
 
@@ -56,5 +64,13 @@ studio-env: env ## install Label Studio in an environment of its own (.venv-stud
 	@test -d $(STUDIO)/empty || { $(STUDIO_QUIET) LABEL_STUDIO_BASE_DATA_DIR=$(CURDIR)/$(STUDIO)/empty.new \
 	  $(STUDIO)/bin/label-studio version >/dev/null 2>&1 && mv $(STUDIO)/empty.new $(STUDIO)/empty; }
 
+ml-env: env $(ML)/.ready ## install label-studio-ml with heatbox's adapter in an environment of its own (.venv-ml), for its tests
+
+$(ML)/.ready: pyproject.toml constraints.txt
+	@test -x $(ML)/bin/python || $(PYTHON) -m venv $(ML)
+	@grep -vE '^(attr|flask|itsdangerous|jinja2|werkzeug)==' constraints.txt >$(ML)/constraints.txt # it pins old ones
+	@$(BIN)/uv pip install --quiet --python $(ML)/bin/python -c $(ML)/constraints.txt -e '.[label-studio-ml]'
+	@touch $@
+
 clean: ## remove environments and everything made
-	@rm -rf $(VENV) $(STUDIO) demo-out site build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(STUDIO) $(ML) .studio demo-out screenshots site build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -12,10 +12,12 @@ from hypothesis import settings
 
 pytest_plugins = [
     "fixtures_cut",
+    "fixtures_hostile",
     "fixtures_poison",
     "fixtures_redis",
     "fixtures_postgres",
     "fixtures_tls_redis",
+    "fixtures_photographs",
 ]
 
 ROOT = Path(__file__).resolve().parents[1]

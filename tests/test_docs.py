@@ -17,7 +17,7 @@ from heatbox.errors import HeatboxError
 from heatbox.models import Card
 from heatbox.plugins import BOX_FITTERS, EXPLAINERS, PluginDescription, describe_plugins
 from heatbox.runs.view import RunView
-from heatbox.service import metrics, routes, run_pages, runs
+from heatbox.service import evidence, metrics, routes, run_pages, runs
 from heatbox.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -215,7 +215,7 @@ def test_every_registered_command_is_part_of_the_command_line(command_line):
 
 
 def test_each_route_has_its_heading():
-    routers = (routes.router, runs.router, run_pages.router, metrics.router)
+    routers = (routes.router, evidence.router, runs.router, run_pages.router, metrics.router)
     shown = [route for router in routers for route in router.routes if route.include_in_schema]
     for method, path in sorted((method, route.path) for route in shown for method in route.methods):
         assert section("http-api.md", f"{method} {path}").strip()
@@ -255,7 +255,7 @@ def test_pages_that_the_code_names_exist():
 def test_commands_in_the_pages_exist_with_their_options(page, command_line):
     for line in HEATBOX.findall("".join(SHELL.findall(page.read_text(encoding="utf-8")))):
         words = shlex.split(line)
-        name = " ".join(words[:3] if words[1] in {"models", "plugins"} else words[:2])
+        name = " ".join(words[:3] if words[1] in {"models", "plugins", "studio"} else words[:2])
         used = {word.partition("=")[0] for word in words if word.startswith("-")}
         assert name in command_line, line
         assert used <= option_names(command_line[name]), line

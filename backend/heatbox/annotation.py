@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heatbox.boxes import Box
+from heatbox.masks import Mask
 
-__all__ = ["Annotation", "Region", "Rejected", "TargetEvidence", "region_id"]
+__all__ = ["Annotation", "Found", "Region", "Rejected", "TargetEvidence", "region_id"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,10 @@ class Region:
         label: label of the project (after the label map).
         class_name: class of the classifier.
         box: pixels of the upright picture.
-        score: evidence of this box in [0, 1]: class probability times the fitter's score.
+        score: of this box in [0, 1]: class probability times the fitter's score, calibrated where people's corrections
+            have told what that is worth.
+        raw_score: before the calibration; None: there was none.
+        mask: the part of the mask in the box, over the whole picture; None where nobody asked for it.
     """
 
     id: str
@@ -29,6 +33,17 @@ class Region:
     class_name: str
     box: Box
     score: float
+    mask: Mask | None = None
+    raw_score: float | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A label that was looked for in the picture, whether or not a box came of it, and its probability in [0, 1]."""
+
+    label: str
+    class_name: str
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -76,37 +91,60 @@ class TargetEvidence:
 
 @dataclass(frozen=True)
 class Annotation:
-    """All regions of one upright picture of width x height pixels, best first, and those that were rejected."""
+    """What came of one upright picture.
+
+    Attributes:
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        regions: best first.
+        evidence: that they came from; it does not travel.
+        rejected: regions that the self-check did not keep.
+        found: labels that were looked for, the most probable first.
+        absence: how sure it is that the picture shows none of the labels, in [0, 1]: 1 - p / threshold of the label
+            that came nearest to its threshold. None where a label was looked for.
+    """
 
     width: int
     height: int
     regions: tuple[Region, ...]
     evidence: tuple[TargetEvidence, ...] = field(default=(), compare=False, repr=False)
     rejected: tuple[Rejected, ...] = ()
+    found: tuple[Found, ...] = ()
+    absence: float | None = None
 
     @property
-    def score(self) -> float | None:
-        """The lowest region score, so that sorting by it brings the most doubtful pictures first."""
-        return min((region.score for region in self.regions), default=None)
+    def score(self) -> float:
+        """How sure the whole picture is, in [0, 1]; sorted by it, the most doubtful pictures come first.
+
+        The lowest score of its regions; without any, how sure it is that there is nothing.
+        """
+        return min((region.score for region in self.regions), default=self.absence or 0.0)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON-ready regions without the evidence (what travels through the queue)."""
+        """Return JSON-ready values without the evidence (what travels through the queue)."""
         rejected = [{**vars(one), "region": _region_dict(one.region)} for one in self.rejected]
         return {
             "width": self.width,
             "height": self.height,
             "regions": [_region_dict(region) for region in self.regions],
             "rejected": rejected,
+            "found": [vars(one) for one in self.found],
+            "absence": self.absence,
         }
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Self:
-        """Read what `as_dict` wrote; a result from before there was a self-check has nothing rejected."""
-        regions = tuple(_region(one) for one in value["regions"])
-        rejected = tuple(
-            Rejected(**{**one, "region": _region(one["region"])}) for one in value.get("rejected", ())
+        """Read what `as_dict` wrote, also in an older version of heatbox."""
+        return cls(
+            value["width"],
+            value["height"],
+            tuple(_region(one) for one in value["regions"]),
+            rejected=tuple(
+                Rejected(**{**one, "region": _region(one["region"])}) for one in value.get("rejected", ())
+            ),
+            found=tuple(Found(**one) for one in value.get("found", ())),
+            absence=value.get("absence"),
         )
-        return cls(value["width"], value["height"], regions, rejected=rejected)
 
 
 def region_id(version: str, label: str, rank: int, box: Box) -> str:
@@ -116,8 +154,11 @@ def region_id(version: str, label: str, rank: int, box: Box) -> str:
 
 
 def _region_dict(region: Region) -> dict[str, Any]:
-    return {**vars(region), "box": region.box.as_xyxy()}
+    plain = {**vars(region), "box": region.box.as_xyxy()}
+    return {**plain, "mask": None if region.mask is None else vars(region.mask)}
 
 
 def _region(value: dict[str, Any]) -> Region:
-    return Region(**{**value, "box": Box(*value["box"])})
+    mask = value.get("mask")
+    counted = mask and Mask(**{**mask, "counts": tuple(mask["counts"])})
+    return Region(**{**value, "box": Box(*value["box"]), "mask": counted})

@@ -7,6 +7,9 @@
     │   ├── PictureFormatError          picture-format
     │   ├── PictureTooLargeError        picture-too-large
     │   ├── AddressRefusedError         address-refused
+    │   ├── PictureFetchError           picture-fetch
+    │   ├── PictureSlowError            picture-slow
+    │   ├── PictureCacheError           picture-cache
     │   ├── PictureTimeoutError         picture-timeout
     │   ├── PictureMemoryError          picture-memory
     │   └── WorkerDiedError             worker-died
@@ -31,6 +34,7 @@
     │   └── EvidenceError               evidence-invalid
     ├── ServiceError
     │   ├── RequestError                request
+    │   ├── AuthenticationError         authentication
     │   ├── RedisUnavailableError       redis-unavailable
     │   ├── PortTakenError              port-taken
     │   ├── StudioError
@@ -42,6 +46,7 @@
     │   ├── RunStateError               run-state
     │   ├── TaskGoneError               task-gone
     │   └── PredictionRefusedError      prediction-refused
+    ├── CalibrationError                calibration
     ├── LedgerError                     ledger
     ├── SettingsError                   settings
     ├── OutputError                     output
@@ -54,6 +59,8 @@ from typing import ClassVar
 
 __all__ = [
     "AddressRefusedError",
+    "AuthenticationError",
+    "CalibrationError",
     "DatasetError",
     "DeadlineError",
     "EvidenceError",
@@ -71,10 +78,13 @@ __all__ = [
     "NotFittedError",
     "OptionError",
     "OutputError",
+    "PictureCacheError",
     "PictureError",
+    "PictureFetchError",
     "PictureFormatError",
     "PictureMemoryError",
     "PictureNotFoundError",
+    "PictureSlowError",
     "PictureTimeoutError",
     "PictureTooLargeError",
     "PictureUnreadableError",
@@ -157,6 +167,24 @@ class AddressRefusedError(PictureError):
     """A task names an address that the settings do not allow."""
 
     code = "address-refused"
+
+
+class PictureFetchError(PictureError):
+    """The host of a picture gave no answer, a cut one, or one that is no picture."""
+
+    code = "picture-fetch"
+
+
+class PictureSlowError(PictureError):
+    """The host of a picture took longer than the limit to hand it over."""
+
+    code = "picture-slow"
+
+
+class PictureCacheError(PictureError):
+    """A fetched picture could not be kept on this machine's disk."""
+
+    code = "picture-cache"
 
 
 class PictureTimeoutError(PictureError):
@@ -303,6 +331,12 @@ class RequestError(ServiceError):
     code = "request"
 
 
+class AuthenticationError(ServiceError):
+    """A request to the web service has no credentials, or wrong ones."""
+
+    code = "authentication"
+
+
 class RedisUnavailableError(ServiceError):
     """No Redis can be reached or started."""
 
@@ -368,6 +402,12 @@ class PredictionRefusedError(RunError):
     """Label Studio did not store a prediction that it was sent."""
 
     code = "prediction-refused"
+
+
+class CalibrationError(HeatboxError):
+    """People's corrections say too little about what a score is worth."""
+
+    code = "calibration"
 
 
 class LedgerError(HeatboxError):

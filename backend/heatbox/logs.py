@@ -21,10 +21,8 @@ def log_to_stderr(level: str, process: str, form: Literal["text", "json"] = "tex
     handler.setFormatter(_Json(process) if form == "json" else _text(process))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.captureWarnings(form == "json")
-    if level != "debug":
-        logging.getLogger("httpx").setLevel(
-            logging.WARNING
-        )  # a line for each request, with its whole address
+    for library in ("httpx", "httpcore"):  # they tell whole addresses, and a presigned one is a key
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def _text(process: str) -> logging.Formatter:

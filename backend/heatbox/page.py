@@ -24,9 +24,10 @@ from markupsafe import Markup
 from heatbox.annotation import Annotation
 from heatbox.errors import HeatboxError, OutputError
 from heatbox.page_entry import PageEntry, card
+from heatbox.pipeline import Pipeline
 from heatbox.templating import make_templates
 
-__all__ = ["MAX_ENTRIES", "PageEntry", "PageFrame", "PageWriter", "Table", "write_page"]
+__all__ = ["MAX_ENTRIES", "PageEntry", "PageFrame", "PageWriter", "Table", "frame_of", "write_page"]
 
 MAX_ENTRIES = 200
 UTF8 = ("utf-8", "backslashreplace")  # file names need not be valid Unicode
@@ -56,6 +57,17 @@ class PageFrame:
     subtitle: str = ""
     tables: tuple[Table, ...] = ()
     footnotes: tuple[str, ...] = ()
+
+
+def frame_of(pipeline: Pipeline, threshold: float) -> PageFrame:
+    """Return the page's title and subtitle: the version, and what made it in words."""
+    made = f"{pipeline.explainer} on {pipeline.model}, boxes by {pipeline.fitter}"
+    limits = {
+        "IoU with the mask": pipeline.min_mask_iou,
+        "probability in the crop": pipeline.min_crop_probability,
+    }
+    checked = "".join(f", {name} at least {limit:g}" for name, limit in limits.items() if limit)
+    return PageFrame(pipeline.version, f"{made} above {threshold:g} of the maximum{checked}")
 
 
 @dataclass

@@ -20,7 +20,18 @@ __all__ = ["Normalisation", "Pipeline", "pipeline_for"]
 Normalisation = Literal["max", "minmax"]
 
 # Fields that came after the first predictions were made: while they are not set, the version stays as it was.
-_LATER = ("min_mask_iou", "min_crop_probability", "state", "own_label")
+_LATER = (
+    "min_mask_iou",
+    "min_crop_probability",
+    "state",
+    "own_label",
+    "kinds",
+    "label_thresholds",
+    "label_min_probabilities",
+    "labels_from",
+    "calibration",
+)
+_PAIRS = ("label_map", "label_thresholds", "label_min_probabilities", "calibration")
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,11 @@ class Pipeline:
             probability; 0 = not checked.
         state: id of what the explainer has learnt about the model (see `heatbox.fitted`); empty: nothing.
         own_label: under which the explainer's finds are, in place of the model's classes; empty: it has none.
+        kinds: kinds of regions that come of the evidence, sorted; empty: rectangles only.
+        label_thresholds: pairs (label, box threshold) of labels that have one of their own.
+        label_min_probabilities: pairs (label, probability) of labels that have one of their own.
+        labels_from: key of the tasks' data that names what is in a picture; empty: none does.
+        calibration: pairs (raw score, share of such boxes that people kept), ascending; empty: scores stay raw.
     """
 
     model: str
@@ -58,6 +74,11 @@ class Pipeline:
     min_crop_probability: float = 0.0
     state: str = ""
     own_label: str = ""
+    kinds: tuple[str, ...] = ()
+    label_thresholds: tuple[tuple[str, float], ...] = ()
+    label_min_probabilities: tuple[tuple[str, float], ...] = ()
+    labels_from: str = ""
+    calibration: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("explainer_options", "fitter_options"):
@@ -80,13 +101,20 @@ class Pipeline:
             for name, value in ((name, getattr(self, name)) for name in self.__dataclass_fields__)
             if value or name not in _LATER
         }
-        return {**plain, "labels": list(self.labels), "label_map": [list(pair) for pair in self.label_map]}
+        lists = {name: [list(pair) for pair in plain[name]] for name in _PAIRS if name in plain}
+        kinds = {"kinds": list(self.kinds)} if self.kinds else {}
+        return {**plain, "labels": list(self.labels), **kinds, **lists}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         """Read what `as_dict` wrote."""
-        pairs = tuple((str(source), str(label)) for source, label in value["label_map"])
-        return cls(**{**value, "labels": tuple(value["labels"]), "label_map": pairs})
+        plain = {**value, "labels": tuple(value["labels"]), "kinds": tuple(value.get("kinds", ()))}
+        pairs = {name: tuple((first, second) for first, second in value.get(name, ())) for name in _PAIRS}
+        return cls(**{**plain, **pairs})
+
+    def min_probability_of(self, label: str) -> float:
+        """Return below which probability a class that stands for the label is not explained."""
+        return dict(self.label_min_probabilities).get(label, self.min_probability)
 
 
 def pipeline_for(

@@ -12,13 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from heatbox.errors import SettingsError
 
-__all__ = ["Settings", "as_environment", "read_settings"]
+__all__ = ["Settings", "as_environment", "own_url", "read_settings"]
 
 _PREFIX = "HEATBOX_"
+_EVERY_ADDRESS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
 _OF_OTHERS = {
     "REDIS_URL": "redis_url",
     "LABEL_STUDIO_URL": "studio_url",
     "LABEL_STUDIO_API_KEY": "studio_api_key",
+    "BASIC_AUTH_USER": "basic_auth_user",
+    "BASIC_AUTH_PASS": "basic_auth_password",
 }
 
 
@@ -46,8 +49,27 @@ class Settings(BaseModel):
     )
     host: str = Field(default="127.0.0.1", description="Address the web service listens on.")
     port: int = Field(default=9090, ge=0, le=65535, description="Port the web service listens on.")
+    basic_auth_user: str = Field(
+        default="", description="User whom Label Studio and browsers must name; empty: no login."
+    )
+    basic_auth_password: SecretStr = Field(default=SecretStr(""), description="Password of this user.")
+    api_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="Bearer token for everything but Label Studio's own routes, besides user and password.",
+    )
+    public_url: str = Field(
+        default="",
+        description="Address under which people reach the service, for links in predictions; default: HOST and PORT.",
+    )
     local_roots: tuple[Path, ...] = Field(
         default=(), description="Folders, separated by ':', whose files tasks may name; empty: none."
+    )
+    private_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="HOST or HOST:PORT, separated by spaces: at private addresses, but tasks may name them.",
+    )
+    ca_file: Path | None = Field(
+        default=None, description="Further CA certificates (PEM) to trust, for Label Studio and pictures."
     )
     model: str = Field(
         default="", description="Model for the service, name or name@version; default: the active one."
@@ -106,6 +128,14 @@ class Settings(BaseModel):
     max_bytes: int = Field(default=256 * 2**20, ge=1, description="Largest picture file in bytes.")
     max_pixels: int = Field(default=120_000_000, ge=1, description="Largest picture in pixels.")
     max_side: int = Field(default=65_500, ge=1, description="Longest picture side in pixels.")
+    fetch_seconds: float = Field(
+        default=60.0, gt=0, description="Seconds that fetching one picture may take altogether."
+    )
+    cache_bytes: int = Field(
+        default=10 * 2**30,
+        ge=0,
+        description="Bytes of fetched pictures that are kept in HOME; 0: each for some minutes only.",
+    )
     log_level: str = Field(
         default="info", pattern="^(debug|info|warning|error)$", description="Least severe log line."
     )
@@ -123,10 +153,20 @@ class Settings(BaseModel):
     def _split(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
-    @field_validator("explainer_options", "fitter_options", mode="before")
+    @field_validator("explainer_options", "fitter_options", "private_hosts", mode="before")
     @classmethod
     def _words(cls, value: object) -> object:
         return tuple(value.split()) if isinstance(value, str) else value
+
+    @field_validator("private_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value:
+            from heatbox.hosts import read_host  # httpx takes a tenth of a second
+
+            for host in value:
+                read_host(host)
+        return value
 
     @property
     def store_path(self) -> Path:
@@ -137,18 +177,36 @@ class Settings(BaseModel):
         return self.store or self.home / "models"
 
     @property
+    def people_url(self) -> str:
+        """Address under which people reach the service; empty where that is not known."""
+        own = own_url(self.host, self.port) if self.port and self.host not in _EVERY_ADDRESS else ""
+        return (self.public_url or own).rstrip("/")
+
+    @property
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger."""
         return self.database_url or f"sqlite:///{self.home / 'ledger.sqlite'}"
+
+
+def own_url(host: str, port: int) -> str:
+    """Return the address at which a heatbox that listens on this host and port is reached from the same machine.
+
+    Raises:
+        SettingsError: nobody knows the port beforehand.
+    """
+    if port == 0:
+        raise SettingsError("HEATBOX_PORT is 0: a free port.", "Name heatbox's address with --backend.")
+    reached = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Read the settings from environment variables.
 
     Args:
-        environment: for example `os.environ`; `REDIS_URL`, `LABEL_STUDIO_URL` and `LABEL_STUDIO_API_KEY` are
-            understood besides `HEATBOX_REDIS_URL`, `HEATBOX_STUDIO_URL` and `HEATBOX_STUDIO_API_KEY`. An empty
-            variable counts as not set.
+        environment: for example `os.environ`; `REDIS_URL`, `LABEL_STUDIO_URL`, `LABEL_STUDIO_API_KEY`,
+            `BASIC_AUTH_USER` and `BASIC_AUTH_PASS` are understood besides our own. An empty variable counts as not
+            set.
 
     Raises:
         SettingsError: a value cannot be used; an unknown `HEATBOX_` variable counts as a spelling mistake.
@@ -163,7 +221,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         if environment.get(variable):
             values.setdefault(name, environment[variable])
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
@@ -173,6 +231,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             f"{_variable(name)} cannot be {first['input']!r}: {first['msg']}.",
             f"It is: {Settings.model_fields[name].description}",
         ) from error
+    _check_login(settings)
+    return settings
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
@@ -184,8 +244,23 @@ def as_environment(settings: Settings) -> dict[str, str]:
 def _text(name: str, value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
-    separator = " " if name.endswith("_options") else os.pathsep
+    separator = " " if name.endswith(("_options", "_hosts")) else os.pathsep
     return separator.join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _check_login(settings: Settings) -> None:
+    user, password = settings.basic_auth_user, settings.basic_auth_password.get_secret_value()
+    if bool(user) != bool(password):
+        given, missing = ("user", "password") if user else ("password", "user")
+        raise SettingsError(
+            f"There is a {given} for the web service and no {missing}.",
+            f"Set both, or unset both: {_variable('basic_auth_user')} and {_variable('basic_auth_password')}.",
+        )
+    if ":" in user:
+        raise SettingsError(
+            f"{_variable('basic_auth_user')} has a colon, which ends a user's name in HTTP.",
+            "Take another name.",
+        )
 
 
 def _unknown(name: str) -> SettingsError:

@@ -6,6 +6,7 @@ request is refused while the web service is started again. It has one thread, an
 
 import errno
 import http.client
+import ipaddress
 import logging
 import signal
 import socket
@@ -22,9 +23,9 @@ from heatbox.processes import spawn, stop
 from heatbox.queueing.queues import listening_pids
 from heatbox.queueing.redis_server import private_redis
 from heatbox.serving import check_choices
-from heatbox.settings import Settings, as_environment
+from heatbox.settings import Settings, as_environment, own_url
 
-__all__ = ["listen", "supervise"]
+__all__ = ["exposure", "listen", "supervise"]
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,8 @@ def supervise(
         ServiceError: a part ended, or was not ready in time, while everything was started.
     """
     check_choices(settings)
+    if told := exposure(settings):
+        log.warning("%s", told)
     with _stop_signals() as stopping, listen(settings.host, settings.port) as listener:
         redis_context = nullcontext() if settings.redis_url else private_redis(settings.home)
         with redis_context as server:
@@ -96,9 +99,10 @@ def supervise(
             watched = [_Child("redis", server.start, server.process)] if server and server.process else []
             with _programs(own, environment, listener) as children:
                 host, port = listener.getsockname()[:2]
-                _wait_until_ready(_reachable(host), port, url, children, stopping)
+                address = own_url(host, port)
+                _wait_until_ready(address, url, children, stopping)
                 if not stopping.requested:
-                    on_ready(f"http://{_bracketed(_reachable(host))}:{port}", url)
+                    on_ready(address, url)
                 while not stopping.requested:
                     time.sleep(_POLL_SECONDS)
                     for child in (*watched, *children):
@@ -132,6 +136,24 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def exposure(settings: Settings) -> str:
+    """Return what a person should read where other machines reach the service and no password is set, else ""."""
+    if settings.basic_auth_user or _is_loopback(settings.host):
+        return ""
+    return (
+        f"Without a password everybody who reaches {settings.host} can use the service. "
+        "Set HEATBOX_BASIC_AUTH_USER and HEATBOX_BASIC_AUTH_PASSWORD, or listen on 127.0.0.1."
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(str(one).partition("%")[0]).is_loopback for one in found)
+
+
 @contextmanager
 def _programs(
     settings: Settings, environment: Mapping[str, str], listener: socket.socket
@@ -156,12 +178,10 @@ def _programs(
             stop(worker.process, _WORKER_STOP_SECONDS)
 
 
-def _wait_until_ready(
-    host: str, port: int, redis_url: str, children: Sequence[_Child], stopping: _Stop
-) -> None:
+def _wait_until_ready(address: str, redis_url: str, children: Sequence[_Child], stopping: _Stop) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     workers = {child.process.pid for child in children[1:]}
-    while not (stopping.requested or (_is_up(host, port) and workers <= listening_pids(redis_url))):
+    while not (stopping.requested or (_is_up(address) and workers <= listening_pids(redis_url))):
         for child in children:
             code = child.process.poll()
             if code is not None:
@@ -176,24 +196,15 @@ def _wait_until_ready(
         time.sleep(_POLL_SECONDS)
 
 
-def _is_up(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(host, port, timeout=1)
+def _is_up(address: str) -> bool:
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=1)
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", "/healthz")
         return connection.getresponse().status == http.HTTPStatus.OK
     except (OSError, http.client.HTTPException):
         return False
     finally:
         connection.close()
-
-
-def _reachable(host: str) -> str:
-    """Return the address that reaches a socket which listens on this one."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 @contextmanager

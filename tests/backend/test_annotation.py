@@ -1,12 +1,14 @@
 """Annotations: there and back through JSON, their score, and ids that tell regions apart."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from heatbox.annotation import Annotation, Region, Rejected, TargetEvidence, region_id
+from heatbox.annotation import Annotation, Found, Region, Rejected, TargetEvidence, region_id
 from heatbox.boxes import Box
+from heatbox.masks import Mask
 
 CAT = Region("hb1", "Katze", "tabby", Box(1, 2.5, 30.25, 40), 0.75)
 DOG = Region("hb2", "dog", "dog", Box(0, 0, 5, 5), 0.5)
@@ -20,6 +22,20 @@ THIN = Rejected(DOG, "its IoU with its mask is 0.210, below 0.5", mask_iou=0.21)
 def test_an_annotation_survives_json(regions, rejected):
     annotation = Annotation(64, 48, regions, rejected=rejected)
     assert Annotation.from_dict(json.loads(json.dumps(annotation.as_dict()))) == annotation
+
+
+def test_masks_raw_scores_finds_and_absence_survive_json():
+    region = dataclasses.replace(CAT, mask=Mask(3, 2, (1, 5)), raw_score=0.5)
+    for fields in ({"found": (Found("Katze", "tabby", 0.75),)}, {"absence": 0.25}):
+        annotation = Annotation(64, 48, (region,), **fields)
+        assert Annotation.from_dict(json.loads(json.dumps(annotation.as_dict()))) == annotation
+
+
+def test_a_region_from_before_masks_has_none():
+    old = Annotation(64, 48, (CAT,)).as_dict()
+    for later in ("mask", "raw_score"):
+        del old["regions"][0][later]
+    assert Annotation.from_dict(old) == Annotation(64, 48, (CAT,))
 
 
 def test_a_result_from_before_the_self_check_has_nothing_rejected():
@@ -38,9 +54,14 @@ def test_evidence_stays_at_home_and_does_not_make_annotations_differ():
     assert "evidence" not in with_evidence.as_dict()
 
 
-@pytest.mark.parametrize(("regions", "score"), [((), None), ((CAT,), 0.75), ((CAT, DOG), 0.5)])
+@pytest.mark.parametrize(("regions", "score"), [((), 0.0), ((CAT,), 0.75), ((CAT, DOG), 0.5)])
 def test_the_score_is_the_most_doubtful_regions(regions, score):
     assert Annotation(64, 48, regions).score == score
+
+
+@pytest.mark.parametrize(("absence", "score"), [(None, 0.0), (0.0, 0.0), (0.8, 0.8)])
+def test_without_regions_the_score_is_how_sure_it_is_that_there_is_nothing(absence, score):
+    assert Annotation(64, 48, (), absence=absence).score == score
 
 
 def test_the_same_region_has_the_same_id_on_every_machine():

@@ -34,6 +34,11 @@ CHANGES = {
     "min_crop_probability": 0.2,
     "state": "0123456789ab",
     "own_label": "anomaly",
+    "kinds": ("brushlabels", "rectanglelabels"),
+    "label_thresholds": (("cat", 0.3),),
+    "label_min_probabilities": (("cat", 0.1),),
+    "labels_from": "kind",
+    "calibration": ((0.0, 0.1), (1.0, 0.9)),
 }
 
 
@@ -67,6 +72,18 @@ def test_what_no_explainer_has_learnt_is_not_named_so_that_older_versions_stay()
     assert (fitted.as_dict()["state"], fitted.as_dict()["own_label"]) == ("0123456789ab", "anomaly")
 
 
+def test_what_no_label_config_chooses_is_not_named_so_that_older_versions_stay():
+    later = {"kinds", "label_thresholds", "label_min_probabilities", "labels_from", "calibration"}
+    assert PIPELINE.as_dict().keys().isdisjoint(later)
+    chosen = dataclasses.replace(PIPELINE, **{field: CHANGES[field] for field in later})
+    assert later < chosen.as_dict().keys()
+
+
+def test_a_label_without_a_probability_of_its_own_has_that_of_all():
+    pipeline = dataclasses.replace(PIPELINE, label_min_probabilities=(("cat", 0.9),))
+    assert [pipeline.min_probability_of(label) for label in ("cat", "dog")] == [0.9, 0.25]
+
+
 @pytest.mark.parametrize(
     "pipeline",
     [
@@ -75,6 +92,9 @@ def test_what_no_explainer_has_learnt_is_not_named_so_that_older_versions_stay()
         Pipeline("tiny@0", labels=("a", "b")),
         Pipeline("tiny@0", min_mask_iou=0.5, min_crop_probability=0.2),
         Pipeline("tiny@0", state="0123456789ab", own_label="anomaly"),
+        Pipeline("tiny@0", kinds=("choices", "polygonlabels"), labels_from="kind"),
+        Pipeline("tiny@0", label_thresholds=(("a", 0.3),), label_min_probabilities=(("a", 0.1), ("b", 0.2))),
+        Pipeline("tiny@0", calibration=((0.0, 0.1), (1.0, 0.9))),
     ],
 )
 def test_a_pipeline_survives_json_with_its_version(pipeline):

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from heatbox.errors import LabelUnknownError, ModelNotFoundError, PluginNotFoundError, SettingsError
+from heatbox.errors import (
+    LabelConfigError,
+    LabelUnknownError,
+    ModelNotFoundError,
+    PluginNotFoundError,
+    SettingsError,
+)
 from heatbox.fitted import HEADER, publish_state
 from heatbox.labelling.config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
@@ -20,12 +26,12 @@ def serve(tmp_path, tiny_store):
 
     def serve(labels=(), ledger=None, **settings):
         chosen = Settings(home=tmp_path, **{"store": tiny_store, "model": "tiny", **settings})
-        control = parse_label_config(make_label_config(labels)).control if labels else None
+        config = parse_label_config(make_label_config(labels)) if labels else None
         return serve_project(
             chosen,
             ModelStore(chosen.store_path),
             ledger or Ledger(f"sqlite:///{tmp_path}/ledger.sqlite"),
-            control,
+            config,
         )
 
     return serve
@@ -55,8 +61,8 @@ def test_other_labels_are_another_version(serve):
 
 def test_without_a_label_config_every_class_is_a_label_of_the_image(serve):
     serving = serve()
-    assert serving.control.label_names == ("cat", "dog", "bird")
-    assert serving.control.data_key == "image"
+    assert serving.config.label_names == ("cat", "dog", "bird")
+    assert serving.config.data_key == "image"
 
 
 def test_labels_without_a_class_are_told(serve):
@@ -84,6 +90,112 @@ def test_what_cannot_be_served_is_an_error(serve, settings, labels, error):
         serve(labels, **settings)
 
 
+@pytest.fixture
+def project(tmp_path, tiny_store):
+    """Serve a project with attributes in its label config."""
+
+    def project(attributes="", label="", more="", given=(), **settings):
+        chosen = Settings(home=tmp_path, **{"store": tiny_store, "model": "tiny", **settings})
+        config = parse_label_config(
+            f'<View><Image name="image" value="$image"/><RectangleLabels name="box" toName="image" {attributes}>'
+            f'<Label value="cat" {label}/><Label value="dog"/></RectangleLabels>{more}</View>'
+        )
+        ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
+        return serve_project(chosen, ModelStore(chosen.store_path), ledger, config, given)
+
+    return project
+
+
+@pytest.mark.parametrize(
+    ("attribute", "setting", "field", "expected"),
+    [
+        ('model_explainer="cam"', {"explainer": "grad_cam"}, "explainer", "cam"),
+        ('model_fitter="max_iou"', {"fitter": "enclosing"}, "fitter", "max_iou"),
+        ('model_score_threshold="0.4"', {"min_probability": 0.1}, "min_probability", 0.4),
+        ('model_box_threshold="0.4"', {"threshold": 0.2}, "fitter_options", {"threshold": 0.4}),
+        (
+            'model_box_threshold="0.4"',
+            {"fitter_options": ("threshold=0.2", "max_boxes=3")},
+            "fitter_options",
+            {"threshold": 0.4, "max_boxes": "3"},
+        ),
+        ('model_max_labels="7"', {"max_labels": 1}, "max_labels", 7),
+    ],
+)
+def test_the_label_config_goes_before_the_settings(project, attribute, setting, field, expected):
+    assert getattr(project(attribute, **setting).pipeline, field) == expected
+    assert getattr(project(**setting).pipeline, field) != expected
+
+
+@pytest.mark.parametrize(
+    ("attribute", "setting", "field", "expected"),
+    [
+        ('model_explainer="cam"', {"explainer": "grad_cam"}, "explainer", "grad_cam"),
+        ('model_score_threshold="0.4"', {"min_probability": 0.1}, "min_probability", 0.1),
+        ('model_box_threshold="0.4"', {"threshold": 0.2}, "fitter_options", {"threshold": 0.2}),
+        (
+            'model_box_threshold="0.4"',
+            {"fitter_options": ("threshold=0.2",)},
+            "fitter_options",
+            {"threshold": "0.2"},
+        ),
+    ],
+)
+def test_what_was_given_by_hand_goes_before_the_label_config(project, attribute, setting, field, expected):
+    assert getattr(project(attribute, given=setting, **setting).pipeline, field) == expected
+
+
+def test_another_explainer_than_the_settings_does_not_get_their_options(project):
+    options = {"explainer": "rise", "explainer_options": ("masks=5",)}
+    assert project('model_explainer="cam"', **options).pipeline.explainer_options == {}
+    assert project('model_explainer="rise"', **options).pipeline.explainer_options == {"masks": "5"}
+
+
+def test_the_label_config_names_a_registered_model(project):
+    named = project('model_name="tiny"', model="")
+    assert named.pipeline.model.startswith("tiny@")
+
+
+def test_a_model_that_is_not_there_is_told_with_the_nearest_that_is(project):
+    with pytest.raises(LabelConfigError, match=r"model_name='tinny'.*The nearest is 'tiny'"):
+        project('model_name="tinny"')
+
+
+def test_a_long_name_of_a_model_that_is_not_there_is_cut(project):
+    with pytest.raises(LabelConfigError) as told:
+        project(f'model_name="{"tin" * 60}"')
+    assert len(told.value.sentence) < 200
+
+
+def test_a_model_that_was_given_by_hand_and_is_not_there_is_not_the_label_configs_fault(project):
+    with pytest.raises(ModelNotFoundError):
+        project('model_name="tiny"', given={"model"}, model="resnet")
+
+
+def test_labels_own_thresholds_kinds_and_the_key_of_known_labels_are_in_the_pipeline(project):
+    polygons = '<PolygonLabels name="outline" toName="image"><Label value="cat"/></PolygonLabels>'
+    label = 'model_score_threshold="0.1" model_box_threshold="0.6"'
+    pipeline = project('model_labels="$kind"', label, polygons).pipeline
+    assert pipeline.label_min_probabilities == (("cat", 0.1),)
+    assert pipeline.label_thresholds == (("cat", 0.6),)
+    assert (pipeline.kinds, pipeline.labels_from) == (("polygonlabels", "rectanglelabels"), "kind")
+
+
+def test_a_label_config_without_attributes_has_the_version_that_it_always_had(project):
+    pipeline = project().pipeline
+    later = {"kinds", "label_thresholds", "label_min_probabilities", "labels_from", "calibration"}
+    assert later.isdisjoint(pipeline.as_dict())
+
+
+def test_remarks_about_attributes_are_warnings(project):
+    assert any("model_explainr" in told for told in project('model_explainr="cam"').warnings)
+
+
+def test_the_labels_that_can_be_found_are_those_with_a_class(serve):
+    assert serve(["cat", "zebra"]).labels == {"cat"}
+    assert serve().labels == {"cat", "dog", "bird"}
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
@@ -91,6 +203,8 @@ def test_what_cannot_be_served_is_an_error(serve, settings, labels, error):
         ({"explainer": "gradcam"}, PluginNotFoundError),
         ({"fitter": "nope"}, PluginNotFoundError),
         ({"local_roots": (Path("/nonexistent"),)}, SettingsError),
+        ({"studio_url": "localhost:8080", "studio_api_key": "0" * 40}, SettingsError),
+        ({"ca_file": Path("/nonexistent.pem")}, SettingsError),
     ],
 )
 def test_what_is_not_there_is_told_before_anything_starts(tmp_path, changes, error):
@@ -132,8 +246,8 @@ def test_an_explainer_with_a_label_of_its_own_serves_that_label(serve, fitted):
 
 def test_without_a_label_config_its_own_label_is_the_only_one(serve, fitted):
     fitted()
-    assert serve(explainer="anomaly", store=fitted.store).control.label_names == ("anomaly",)
-    assert serve(store=fitted.store).control.label_names == ("cat", "dog", "bird")
+    assert serve(explainer="anomaly", store=fitted.store).config.label_names == ("anomaly",)
+    assert serve(store=fitted.store).config.label_names == ("cat", "dog", "bird")
 
 
 def test_classes_are_no_labels_of_an_explainer_with_its_own(serve, fitted):

@@ -8,6 +8,8 @@ from pydantic import SecretStr
 from heatbox.errors import SettingsError
 from heatbox.settings import Settings, read_settings
 
+LOGIN = {"HEATBOX_BASIC_AUTH_USER": "user", "HEATBOX_BASIC_AUTH_PASSWORD": "password"}  # one needs the other
+
 
 @pytest.mark.parametrize(
     ("variable", "text", "value"),
@@ -18,9 +20,15 @@ from heatbox.settings import Settings, read_settings
         ("HEATBOX_REDIS_URL", "redis://cache:6379/1", "redis://cache:6379/1"),
         ("HEATBOX_STUDIO_URL", "https://studio.example/x", "https://studio.example/x"),
         ("HEATBOX_STUDIO_API_KEY", "secret", SecretStr("secret")),
+        ("HEATBOX_BASIC_AUTH_USER", "ann", "ann"),
+        ("HEATBOX_BASIC_AUTH_PASSWORD", "a:b", SecretStr("a:b")),
+        ("HEATBOX_API_TOKEN", "secret", SecretStr("secret")),
         ("HEATBOX_HOST", "::1", "::1"),
+        ("HEATBOX_PUBLIC_URL", "https://boxes.example", "https://boxes.example"),
         ("HEATBOX_PORT", "0", 0),
         ("HEATBOX_LOCAL_ROOTS", "/a:/b c:", (Path("/a"), Path("/b c"))),
+        ("HEATBOX_PRIVATE_HOSTS", "minio:9000  10.0.0.7 [::1]:80", ("minio:9000", "10.0.0.7", "[::1]:80")),
+        ("HEATBOX_CA_FILE", "/etc/own.pem", Path("/etc/own.pem")),
         ("HEATBOX_MODEL", "tiny@0123", "tiny@0123"),
         ("HEATBOX_EXPLAINER", "cam", "cam"),
         ("HEATBOX_EXPLAINER_OPTIONS", "layer=features.16  scales=1", ("layer=features.16", "scales=1")),
@@ -41,14 +49,19 @@ from heatbox.settings import Settings, read_settings
         ("HEATBOX_MAX_BYTES", "1000", 1000),
         ("HEATBOX_MAX_PIXELS", "2000", 2000),
         ("HEATBOX_MAX_SIDE", "300", 300),
+        ("HEATBOX_FETCH_SECONDS", "5", 5.0),
+        ("HEATBOX_CACHE_BYTES", "0", 0),
         ("HEATBOX_LOG_LEVEL", "debug", "debug"),
         ("HEATBOX_LOG_FORMAT", "json", "json"),
     ],
 )
 def test_each_setting_is_read_from_its_variable(variable, text, value):
     name = variable.removeprefix("HEATBOX_").lower()
-    assert read_settings({variable: text}) == Settings(**{name: value})
-    assert getattr(read_settings({variable: text}), name) == value != getattr(Settings(), name)
+    others = LOGIN if variable in LOGIN else {}
+    read = read_settings({**others, variable: text})
+    rest = {other.removeprefix("HEATBOX_").lower(): text for other, text in others.items()}
+    assert read == Settings(**{**rest, name: value})
+    assert getattr(read, name) == value != getattr(Settings(), name)
 
 
 def test_the_table_above_has_every_setting():
@@ -69,6 +82,9 @@ def test_the_table_above_has_every_setting():
         ("HEATBOX_PREDICT_DEADLINE", "nan", "greater than 0"),
         ("HEATBOX_WORKERS", "0", "greater than or equal to 1"),
         ("HEATBOX_LOG_LEVEL", "verbose", "pattern"),
+        ("HEATBOX_PRIVATE_HOSTS", "http://minio", "not HOST or HOST:PORT"),
+        ("HEATBOX_PRIVATE_HOSTS", "10.0.0.0/8", "not HOST or HOST:PORT"),
+        ("HEATBOX_FETCH_SECONDS", "nan", "greater than 0"),
     ],
 )
 def test_an_unusable_value_is_told_with_its_variable_value_reason_and_meaning(variable, text, reason):

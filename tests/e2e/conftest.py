@@ -75,9 +75,9 @@ class OwnStudio:
         if EMPTY.exists():
             shutil.copytree(EMPTY, folder / "data")
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        self._process = _start(self._folder, self._port, self.server.log)
+    def start(self, **switches: str) -> None:
+        """Start it, with some environment variables changed, and wait until it answers."""
+        self._process = _start(self._folder, self._port, self.server.log, switches)
         _wait(self._process, self.server)
 
     def kill(self) -> None:
@@ -194,14 +194,18 @@ def make_project(studio: httpx.Client) -> Callable[..., Project]:
     return make
 
 
-def _start(folder: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
+def _start(folder: Path, port: int, log: Path, switches: Mapping[str, str]) -> subprocess.Popen[bytes]:
     home = folder / "home"
     inherited = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
     own = {"HOME": str(home), "LABEL_STUDIO_BASE_DATA_DIR": str(folder / "data")}
     command = [PROGRAM, "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
         return subprocess.Popen(
-            command, cwd=home, env={**inherited, **SETTINGS, **own}, stdout=output, stderr=subprocess.STDOUT
+            command,
+            cwd=home,
+            env={**inherited, **SETTINGS, **switches, **own},
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
 
 

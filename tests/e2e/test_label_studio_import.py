@@ -6,14 +6,15 @@ import pytest
 from heatbox.annotation import Annotation, Region, region_id
 from heatbox.boxes import Box
 from heatbox.labelling.config import make_label_config, parse_label_config
-from heatbox.labelling.predictions import import_task, join_predictions, prediction, task_addresses
+from heatbox.labelling.predictions import import_task, prediction
+from heatbox.labelling.tasks import task_addresses
 
 pytestmark = pytest.mark.studio
 
 VERSION = "heatbox-grad_cam-test-0123456789"
 LABELS = ["cat", "dog & <bone>", '"Größe" 標識 💳']
 CONFIG = make_label_config(LABELS)
-CONTROL = parse_label_config(CONFIG).control
+READ = parse_label_config(CONFIG)
 
 
 def create_project(studio: httpx.Client, config: str = CONFIG) -> int:
@@ -43,7 +44,7 @@ def annotation(*labels: str) -> Annotation:
 
 
 def sent_prediction(*labels: str) -> dict:
-    return prediction(annotation(*labels), CONTROL, VERSION)
+    return prediction([annotation(*labels)], READ, VERSION)
 
 
 def content(stored: dict) -> dict:
@@ -81,21 +82,19 @@ def test_the_same_server_refuses_what_heatbox_never_writes(studio, wrong, reason
 
 def test_the_stored_label_is_the_alias(studio):
     config = CONFIG.replace('value="cat"', 'value="cat" alias="feline"')
-    control = parse_label_config(config).control
-    sent = prediction(annotation("feline"), control, VERSION)
+    sent = prediction([annotation("feline")], parse_label_config(config), VERSION)
     task = import_task({"image": "http://photos.example/a.jpg"}, sent)
     assert import_tasks(studio, create_project(studio, config), [task]).status_code == 201
 
 
 def test_a_task_with_several_pictures_keeps_the_item_indices(studio):
     config = CONFIG.replace('value="$image"', 'valueList="$image"')
-    control = parse_label_config(config).control
     project = create_project(studio, config)
-    joined = join_predictions([prediction(annotation("cat"), control, VERSION, index) for index in (0, 1)])
+    joined = prediction([annotation("cat")] * 2, parse_label_config(config), VERSION)
     task = import_task({"image": ["http://photos.example/a.jpg", "http://photos.example/b.jpg"]}, joined)
     task_ids = import_tasks(studio, project, [task]).json()["task_ids"]
     stored = studio.get(f"/api/tasks/{task_ids[0]}").json()
-    assert task_addresses(stored, control) == task["data"]["image"]
+    assert task_addresses(stored, parse_label_config(config)) == task["data"]["image"]
     assert [content(one) for one in stored["predictions"]] == [joined]
 
 

@@ -88,8 +88,8 @@ def test_a_dry_run_tells_version_labels_and_counts_and_writes_nothing(
     answer = heatbox("run", "--project", project, "--limit", 5, "--dry-run")
     assert answer.returncode == 0, answer.stderr
     ledger = Ledger(settings.ledger_url)
-    control = parse_label_config(CONFIG).control
-    version = serve_project(settings, open_store(settings), ledger, control).pipeline.version
+    config = parse_label_config(CONFIG)
+    version = serve_project(settings, open_store(settings), ledger, config).pipeline.version
     ledger.close()
     for told in (version, "Twelve [pets]", "Cat: cat", "zebra: no class, so no box", "12, 5 are taken"):
         assert told in answer.stdout

@@ -28,7 +28,7 @@ def test_a_run_annotates_every_task_and_a_second_one_makes_no_job_and_writes_not
     missing = project.tasks[-1]
     first = heatbox.run(project, "--explainer-option", "seconds=0")
     heatbox.wait(first)
-    project.assert_each_once(heatbox, first, {missing: "picture-not-found", no_picture: "tasks-file"})
+    project.assert_each_once(heatbox, first, {missing: "picture-fetch", no_picture: "tasks-file"})
     pushes = proxy.count(PUSH)
     second = heatbox.run(
         project, "--filter", f"ids={project.tasks[0]}-{project.tasks[19]}", "--explainer-option", "seconds=0"
@@ -36,7 +36,7 @@ def test_a_run_annotates_every_task_and_a_second_one_makes_no_job_and_writes_not
     heatbox.wait(second)
     assert len(heatbox.items(second, ItemState.KEPT)) == 20
     assert (heatbox.chunks(second), proxy.count(PUSH)) == (0, pushes)
-    project.assert_each_once(heatbox, first, {missing: "picture-not-found", no_picture: "tasks-file"})
+    project.assert_each_once(heatbox, first, {missing: "picture-fetch", no_picture: "tasks-file"})
 
 
 @pytest.mark.parametrize("name", [WORKER, JOB])
@@ -48,7 +48,7 @@ def test_the_pictures_of_a_killed_worker_are_done_again_within_half_a_minute(
     heatbox.wait(number, ended=3)
     up.kill(name)
     killed = time.monotonic()
-    with heatbox.runs.records() as runs:
+    with heatbox.runs() as runs:
         held = {item.task for chunk in runs.open_chunks() for item in chunk.items}
     assert held
     wait_until(

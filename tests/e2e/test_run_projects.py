@@ -87,9 +87,7 @@ def test_somebody_who_opens_a_task_during_a_run_waits_for_about_one_picture(heat
     version = heatbox.find(number).pipeline.version
     assert project.versions()[last] == [version]
     heatbox.wait(number, ended=59)
-    with (
-        heatbox.runs.records() as runs
-    ):  # the two minutes are over in which Label Studio may be about to store it
+    with heatbox.runs() as runs:  # the two minutes are over in which Label Studio may be about to store it
         assert runs.postpone(project.id, version, [last], 0) == 1
     heatbox.wait(number)
     project.assert_each_once(heatbox, number)
@@ -121,7 +119,7 @@ def test_a_run_is_paused_and_resumed_and_cancelled_by_commands(heatbox, make_pro
     number = heatbox.run(project, *slowly)
     heatbox.wait(number, ended=3)
     heatbox.command("pause", number)
-    with heatbox.runs.records() as runs:
+    with heatbox.runs() as runs:
         wait_until(lambda: not runs.open_chunks(), "the workers have given back what they held")
     rests = heatbox.ended(number)
     assert rests < 24

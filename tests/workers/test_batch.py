@@ -21,6 +21,8 @@ from heatbox.import_file import config_path
 from heatbox.labelling.config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
 from heatbox.pipeline import Pipeline
+from heatbox.remote_store import open_store
+from heatbox.serving import serve_project
 from heatbox.settings import Settings
 from heatbox_workers.batch import Request, prepare
 from heatbox_workers.commands.annotate import annotate
@@ -105,7 +107,7 @@ def test_tasks_keep_their_data_and_a_failed_one_comes_without_a_prediction(setti
 def test_the_label_config_is_written_only_where_the_user_has_none(settings, folder, tmp_path):
     summary, _ = run(settings, tmp_path, folder)
     written = parse_label_config(config_path(tmp_path / "out.json").read_text())
-    assert written.control.label_names == tuple(sorted(summary.boxes))
+    assert written.label_names == tuple(sorted(summary.boxes))
     config_path(tmp_path / "out.json").unlink()
     (tmp_path / "own.xml").write_text(make_label_config(LABELS))
     run(settings, tmp_path, folder, label_config=tmp_path / "own.xml")
@@ -123,6 +125,76 @@ def test_a_label_config_gives_names_and_labels(settings, folder, tmp_path):
     assert (region["from_name"], region["to_name"]) == ("box", "photo")
     assert region["value"]["rectanglelabels"] == ["Pet"]
     assert "url" in tasks[0]["data"]
+
+
+TOLD = (
+    '<View><Image name="photo" value="$image"/><RectangleLabels name="box" toName="photo" {}>'
+    '<Label value="cat"/><Label value="dog" model_box_threshold="0.5"/></RectangleLabels>'
+    '<PolygonLabels name="p" toName="photo"><Label value="cat"/><Label value="dog"/></PolygonLabels>'
+    '<Choices name="what" toName="photo"><Choice value="cat"/><Choice value="dog"/></Choices></View>'
+)
+
+
+@pytest.fixture
+def told(folder, tmp_path):
+    """Write a label config with attributes, and a tasks file of the first picture."""
+
+    def told(attributes="", annotations=(), **data):
+        (tmp_path / "own.xml").write_text(TOLD.format(attributes))
+        task = {"id": 1, "data": {"image": str(folder / "a.png"), **data}, "annotations": list(annotations)}
+        (tmp_path / "tasks.json").write_text(json.dumps([task]))
+        return tmp_path / "tasks.json"
+
+    return told
+
+
+def labels_of(tasks):
+    shapes = [one for one in tasks[0]["predictions"][0]["result"] if one["type"] != "choices"]
+    return {one["value"][one["type"]][0] for one in shapes}
+
+
+@pytest.mark.parametrize("label", ["cat", "dog"])
+def test_what_a_task_says_of_its_picture_is_looked_for_and_nothing_else(settings, told, tmp_path, label):
+    key = {"label_config": tmp_path / "own.xml", "data_key": "image", "min_probability": 1.0}
+    _, tasks = run(settings, tmp_path, told('model_labels="$kind"', kind=[label]), **key)
+    assert labels_of(tasks) == {label}
+    answer = {"result": [{"from_name": "what", "value": {"choices": [label]}}]}
+    _, tasks = run(settings, tmp_path, told(annotations=[answer]), **key)
+    assert labels_of(tasks) == {label}
+    _, tasks = run(settings, tmp_path, told(), **key)
+    assert labels_of(tasks) == set()
+
+
+def test_the_version_is_the_services_where_the_options_are_those_of_its_settings(settings, told, tmp_path):
+    config = parse_label_config(TOLD.format('model_labels="$kind"'))
+    ledger = Ledger(settings.ledger_url)
+    served = serve_project(
+        settings.model_copy(update={"model": "tiny"}), open_store(settings), ledger, config
+    )
+    ledger.close()
+    request = Request(
+        (str(told('model_labels="$kind"')),),
+        model="tiny",
+        label_config=tmp_path / "own.xml",
+        data_key="image",
+    )
+    batch = prepare(request, settings)
+    assert batch.pipeline.version == served.pipeline.version
+    assert batch.warnings == ()
+
+
+def test_attributes_that_the_options_decide_change_no_version_and_are_told(settings, told, tmp_path):
+    def prepared(attributes):
+        request = Request((str(told(attributes)),), model="tiny", label_config=tmp_path / "own.xml")
+        return prepare(request, settings)
+
+    others = (
+        'model_explainer="grad_cam" model_score_threshold="0.9" model_max_labels="1" model_fitter="max_iou"'
+    )
+    plain, other = prepared(""), prepared(others)
+    assert other.pipeline.version == plain.pipeline.version
+    assert plain.warnings == ()
+    assert [warning for warning in other.warnings if "options of the command decide" in warning]
 
 
 def test_a_label_that_was_asked_for_is_looked_for_in_every_picture_however_it_is_written(

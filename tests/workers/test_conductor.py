@@ -165,6 +165,20 @@ def test_a_task_with_several_pictures_is_done_also_where_each_job_does_one(local
     assert len(asked) == 3
 
 
+def test_of_several_pictures_a_bad_one_costs_only_itself(local, runs, start, make_pictures):
+    folder = make_pictures(2)
+    config = make_label_config(LABELS).replace('value="$image"', 'valueList="$image"')
+    good, bad = sorted(folder.iterdir())
+    bad.write_bytes(b"no picture")
+    items = [NewItem("both", (str(good), str(bad))), NewItem("bad", (str(bad),))]
+    number = runs.create(NewRun("list", runs.find(start(folder)).pipeline, config), items)
+    local.only = number
+    finish(local, number)
+    both, alone = runs.items(number, [ItemState.DONE, ItemState.FAILED])
+    assert {region["item_index"] for region in both.prediction["result"]} == {0}
+    assert (alone.state, alone.code) == (ItemState.FAILED, "picture-unreadable")
+
+
 def test_a_paused_run_gives_back_what_it_holds_and_goes_on_when_it_is_resumed(
     local, runs, start, make_pictures
 ):

@@ -35,7 +35,7 @@ def test_the_demo_leaves_everything_that_it_promises(made):
     assert [task["data"]["image"] for task in tasks] == [
         f"/data/local-files/?d=pictures/{index:03d}.jpg" for index in range(6)
     ]
-    assert parse_label_config((out / "label_config.xml").read_text()).control.label_names == LABELS
+    assert parse_label_config((out / "label_config.xml").read_text()).label_names == LABELS
     assert "data:image" in (out / "index.html").read_text()
     assert (out / "demo.jpg").read_bytes().startswith(b"\xff\xd8")
     assert store.find("demo").id == result.card.id

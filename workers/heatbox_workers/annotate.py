@@ -3,27 +3,35 @@
 The same code serves `heatbox annotate`, the queue worker and the demo.
 """
 
+import logging
+import time
+import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from heatbox.annotation import Annotation, Region, TargetEvidence, region_id
+from heatbox.annotation import Annotation, Found, Region, TargetEvidence, region_id
 from heatbox.boxes import Box
 from heatbox.contract import BoxFitter, Evidence, Explainer, Fit, PictureFitter
 from heatbox.errors import (
     EvidenceError,
     HeatboxError,
+    InternalError,
     OptionError,
     PluginBrokenError,
     UnsupportedError,
 )
+from heatbox.masks import Mask
 from heatbox.pictures.images import Limits, Picture, read_picture
+from heatbox.pictures.wanted import Wanted
 from heatbox.pipeline import Pipeline
 from heatbox.plugins import make_box_fitter, make_explainer
 from heatbox_workers.classifier import TorchClassifier, squash
@@ -31,11 +39,18 @@ from heatbox_workers.evidence import fit_evidence, raise_for_evidence
 from heatbox_workers.features import find_module
 from heatbox_workers.fitting import require_fitted
 from heatbox_workers.self_check import check_crops, check_masks
-from heatbox_workers.targets import Target, choose_targets, classes_by_label
+from heatbox_workers.targets import Target, absence, choose_targets, classes_by_label
+from heatbox_workers.views import View, needed_side, view_of
 
 __all__ = ["Annotator", "make_annotator"]
 
 Outcome = Annotation | HeatboxError
+
+log = logging.getLogger(__name__)
+
+_OF_MASKS = frozenset({"brushlabels", "polygonlabels"})
+_READERS = 4  # a picture that comes over the network is waited for
+_LEAST_AHEAD = 8  # pictures, however small the batches are
 
 
 def make_annotator(pipeline: Pipeline, classifier: TorchClassifier, limits: Limits) -> "Annotator":
@@ -55,6 +70,10 @@ def make_annotator(pipeline: Pipeline, classifier: TorchClassifier, limits: Limi
     suited = getattr(explainer, "box_threshold", None) or classifier.card.box_threshold
     default = {} if suited is None else {"threshold": suited}
     fitter = make_box_fitter(pipeline.fitter, {**default, **pipeline.fitter_options})
+    own_fitters = {
+        label: make_box_fitter(pipeline.fitter, {**pipeline.fitter_options, "threshold": threshold})
+        for label, threshold in pipeline.label_thresholds
+    }
     supports: Callable[[TorchClassifier], str | None] | None = getattr(explainer, "supports", None)
     reason = supports(classifier) if supports else None
     if reason:
@@ -73,7 +92,7 @@ def make_annotator(pipeline: Pipeline, classifier: TorchClassifier, limits: Limi
             "Leave --min-crop-probability away; --min-mask-iou works.",
         )
     known = classes_by_label(pipeline, _names(pipeline, classifier))
-    return Annotator(pipeline, classifier, explainer, fitter, known, limits, watched)
+    return Annotator(pipeline, classifier, explainer, fitter, known, limits, watched, own_fitters=own_fitters)
 
 
 @dataclass(frozen=True)
@@ -88,51 +107,81 @@ class Annotator:
     limits: Limits
     watched: tuple[str, ...] = ()
     batch_size: int = 8
+    own_fitters: Mapping[str, BoxFitter | PictureFitter] = field(default_factory=dict)
 
     def annotate(self, paths: Iterable[Path]) -> Iterator[Outcome]:
         """Yield one annotation or error per file, in order; files are decoded while the network works."""
-        for pictures in _read_ahead(self._read, paths, self.batch_size):
-            yield from self.annotate_pictures(pictures)
+        return self.annotate_wanted((Wanted(str(path)) for path in paths), lambda one: Path(one.address))
 
-    def annotate_pictures(self, pictures: Sequence[Picture | HeatboxError]) -> list[Outcome]:
-        """Return one annotation or error per picture; errors that come in go out again in their place."""
-        outcomes: list[Outcome] = [picture for picture in pictures if isinstance(picture, HeatboxError)]
-        good = [picture for picture in pictures if isinstance(picture, Picture)]
-        if not good:
-            return outcomes
-        found = iter(self._explain(good))
-        return [picture if isinstance(picture, HeatboxError) else next(found) for picture in pictures]
+    def annotate_wanted(
+        self,
+        wanted: Iterable[Wanted],
+        fetch: Callable[[Wanted], Path],
+        waited: Callable[[float], object] = lambda _: None,
+    ) -> Generator[Outcome, None, None]:
+        """Yield one annotation or error per picture, in order; others are fetched and decoded meanwhile.
 
-    def _read(self, path: Path) -> Picture | HeatboxError:
+        Who leaves early, by `close`, waits for no picture that is being fetched.
+
+        Args:
+            wanted: pictures with what is known about them.
+            fetch: returns the file, or raises HeatboxError; called in threads.
+            waited: called with the seconds for which each batch was waited for until it was read.
+        """
+        for views in _read_ahead(partial(self._read, fetch), wanted, self.batch_size, waited):
+            good = [view for view in views if isinstance(view, View)]
+            found = iter(self._annotate(good))
+            yield from [view if isinstance(view, HeatboxError) else next(found) for view in views]
+
+    def _read(self, fetch: Callable[[Wanted], Path], wanted: Wanted) -> View | HeatboxError:
+        side = needed_side(wanted, self.classifier.input_size)
         try:
-            return read_picture(path, self.limits, at_least=self.classifier.input_size)
+            return view_of(read_picture(fetch(wanted), self.limits, at_least=side), wanted)
         except HeatboxError as error:
             return error
+        except Exception as error:  # noqa: BLE001 - an edge: whatever is in a task or a file costs that picture alone
+            log.error("a picture failed: %s", _place(error))  # noqa: TRY400 - its text may show an address
+            return InternalError("The picture could not be read.", "The log of the worker says where.")
 
-    def _explain(self, pictures: Sequence[Picture]) -> list[Outcome]:
+    def _annotate(self, views: Sequence[View]) -> list[Outcome]:
+        outcomes = self._explain(views) if views else []
+        return [
+            view.placed(outcome, self.pipeline.version) if isinstance(outcome, Annotation) else outcome
+            for view, outcome in zip(views, outcomes, strict=True)
+        ]
+
+    def _explain(self, views: Sequence[View]) -> list[Outcome]:
+        pictures = [view.picture for view in views]
         images = self.classifier.preprocess([picture.pixels for picture in pictures])
         try:
             seen = self.classifier.seen(images, self.watched)
         except HeatboxError as error:  # a layer that is there and puts out no map
-            return [error for _ in pictures]
+            return [error for _ in views]
         if self.pipeline.own_label:  # one target a picture; how sure it is, the evidence tells
-            probabilities = torch.ones(len(pictures), 1)
+            probabilities = torch.ones(len(views), 1)
         else:
             probabilities = self.classifier.probabilities(seen.logits(images)).cpu()
-        chosen = [choose_targets(row, self.known, self.pipeline) for row in probabilities]
+        chosen = [
+            choose_targets(row, self.known, self.pipeline, view.wanted.labels)
+            for row, view in zip(probabilities, views, strict=True)
+        ]
         rows = [(index, target.class_index) for index, targets in enumerate(chosen) for target in targets]
-        if not rows:
-            return [Annotation(picture.width, picture.height, ()) for picture in pictures]
         try:
-            evidence = self._evidence(seen, images, torch.tensor(rows, device=images.device))
+            evidence = (
+                self._evidence(seen, images, torch.tensor(rows, device=images.device)) if rows else None
+            )
         except HeatboxError as error:
-            if len(pictures) == 1:
+            if len(views) == 1:
                 return [error]
-            return [outcome for picture in pictures for outcome in self._explain([picture])]
+            return [outcome for view in views for outcome in self._explain([view])]
         row = 0
         outcomes: list[Outcome] = []
-        for picture, targets in zip(pictures, chosen, strict=True):
-            outcomes.append(self._fit(picture, targets, evidence, row))
+        for view, targets, likely in zip(views, chosen, probabilities, strict=True):
+            if targets and evidence is not None:
+                outcomes.append(self._fit(view, targets, evidence, row))
+            else:
+                nothing = absence(likely, self.known, self.pipeline)
+                outcomes.append(Annotation(view.picture.width, view.picture.height, (), absence=nothing))
             row += len(targets)
         return self._check_crops(pictures, outcomes)
 
@@ -148,17 +197,23 @@ class Annotator:
             ) from error
         return raise_for_evidence(evidence, len(targets), classifier.input_size)
 
-    def _fit(self, picture: Picture, targets: Sequence[Target], evidence: Evidence, row: int) -> Outcome:
+    def _fit(self, view: View, targets: Sequence[Target], evidence: Evidence, row: int) -> Outcome:
+        picture = view.picture
+        asked = bool(self.pipeline.labels) or view.wanted.labels is not None
         regions: list[Region] = []
         kept: list[TargetEvidence] = []
+        doubts: list[float] = []
         pixels = squash(picture.pixels, self.classifier.input_size)
         for offset, chosen in enumerate(targets):
             target = self._confident(chosen, evidence, row + offset)
-            if target is None:
+            least = self.pipeline.min_probability_of(target.label)
+            if evidence.confidences is not None and target.probability < least and not asked:
+                doubts.append(1 - target.probability / least)
                 continue
+            fitter = self.own_fitters.get(target.label, self.fitter)
             try:
                 heatmap, fit = fit_evidence(
-                    evidence, row + offset, self.fitter, self.pipeline.normalisation, pixels
+                    evidence, row + offset, fitter, self.pipeline.normalisation, pixels
                 )
             except EvidenceError as error:
                 return error
@@ -166,19 +221,20 @@ class Annotator:
             kept.append(TargetEvidence(target.label, name, target.probability, heatmap, fit.mask))
             regions += self._regions(picture, target, name, fit)
         regions.sort(key=lambda region: (-region.score, region.label, region.box))
-        annotation = Annotation(picture.width, picture.height, tuple(regions), tuple(kept))
+        found = tuple(Found(one.label, one.class_name, one.probability) for one in kept)
+        nothing = min(doubts, default=None) if not kept else None
+        annotation = Annotation(
+            picture.width, picture.height, tuple(regions), tuple(kept), found=found, absence=nothing
+        )
         if evidence.boxes is not None:  # they came ready: there is no mask that they were fitted to
             return annotation
         return check_masks(annotation, self.pipeline.min_mask_iou)
 
-    def _confident(self, target: Target, evidence: Evidence, row: int) -> Target | None:
-        """Return the target with the evidence's own confidence, where it has one; None where that is too little."""
+    def _confident(self, target: Target, evidence: Evidence, row: int) -> Target:
+        """Return the target with the evidence's own confidence, where it has one."""
         if evidence.confidences is None:
             return target
-        sure = float(evidence.confidences[row])
-        if sure < self.pipeline.min_probability and not self.pipeline.labels:
-            return None
-        return replace(target, probability=min(max(sure, 0.0), 1.0))
+        return replace(target, probability=min(max(float(evidence.confidences[row]), 0.0), 1.0))
 
     def _check_crops(self, pictures: Sequence[Picture], outcomes: Sequence[Outcome]) -> list[Outcome]:
         pairs = [
@@ -193,14 +249,28 @@ class Annotator:
     def _regions(self, picture: Picture, target: Target, name: str, fit: Fit) -> Iterator[Region]:
         side = self.classifier.input_size
         x, y = picture.width / side, picture.height / side
-        for rank, (corners, score) in enumerate(zip(fit.boxes.tolist(), fit.scores.tolist(), strict=True)):
+        for rank, (corners, fitted) in enumerate(zip(fit.boxes.tolist(), fit.scores.tolist(), strict=True)):
             x1, y1, x2, y2 = corners
             box = Box.clipped((x1 * x, y1 * y, x2 * x, y2 * y), picture.width, picture.height)
             if box is not None:
                 identity = region_id(self.pipeline.version, target.label, rank, box)
-                yield Region(
-                    identity, target.label, name, box, min(max(target.probability * score, 0.0), 1.0)
-                )
+                raw = min(max(target.probability * fitted, 0.0), 1.0)
+                score, raw_score = (self._calibrated(raw), raw) if self.pipeline.calibration else (raw, None)
+                mask = self._mask(fit, corners) if set(self.pipeline.kinds) & _OF_MASKS else None
+                yield Region(identity, target.label, name, box, score, mask, raw_score)
+
+    def _calibrated(self, raw: float) -> float:
+        """Return the share of boxes with such a score that people kept."""
+        scores, shares = zip(*self.pipeline.calibration, strict=True)
+        return float(np.interp(raw, scores, shares))
+
+    @staticmethod
+    def _mask(fit: Fit, corners: Sequence[float]) -> Mask:
+        """Return the box's part of the mask."""
+        x1, y1, x2, y2 = (round(side) for side in corners)
+        part = np.zeros_like(fit.mask)
+        part[max(y1, 0) : y2, max(x1, 0) : x2] = fit.mask[max(y1, 0) : y2, max(x1, 0) : x2]
+        return Mask.of(part)
 
 
 def _names(pipeline: Pipeline, classifier: TorchClassifier) -> tuple[str, ...]:
@@ -208,16 +278,32 @@ def _names(pipeline: Pipeline, classifier: TorchClassifier) -> tuple[str, ...]:
     return (pipeline.own_label,) if pipeline.own_label else classifier.labels
 
 
+def _place(error: Exception) -> str:
+    """Return the kind of an error and where it came from, without its text."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = " > ".join(f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in frames)
+    return f"{type(error).__name__} at {places}"
+
+
 def _read_ahead(
-    read: Callable[[Path], Picture | HeatboxError], paths: Iterable[Path], size: int
-) -> Iterator[list[Picture | HeatboxError]]:
-    """Yield batches of read pictures in order while two threads read the next batch."""
-    remaining = iter(paths)
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode") as pool:
-        ahead: deque[list[Future[Picture | HeatboxError]]] = deque()
+    read: Callable[[Wanted], View | HeatboxError],
+    wanted: Iterable[Wanted],
+    size: int,
+    waited: Callable[[float], object],
+) -> Iterator[list[View | HeatboxError]]:
+    """Yield batches of read pictures in order while a few threads read the next ones."""
+    remaining = iter(wanted)
+    ahead: deque[Future[View | HeatboxError]] = deque()
+    pool = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
+    try:
         while True:
-            while len(ahead) < 2 and (batch := list(islice(remaining, size))):  # noqa: PLR2004 - one read, one used
-                ahead.append([pool.submit(read, path) for path in batch])
+            more = max(2 * size, _LEAST_AHEAD) - len(ahead)  # one batch is used while the next is read
+            ahead.extend(pool.submit(read, one) for one in islice(remaining, more))
             if not ahead:
                 return
-            yield [future.result() for future in ahead.popleft()]
+            began = time.monotonic()
+            batch = [ahead.popleft().result() for _ in range(min(size, len(ahead)))]
+            waited(time.monotonic() - began)
+            yield batch
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from heatbox.annotation import Annotation, Rejected
@@ -12,18 +12,22 @@ from heatbox.errors import HeatboxError, ModelNotFoundError, PictureError
 from heatbox.export import Dataset, Format, common_folder, write_coco, write_voc, write_yolo
 from heatbox.fitted import find_state, require_options
 from heatbox.import_file import atomic_text, config_path, local_files_address, write_tasks
+from heatbox.labelling.attributes import Attributes
 from heatbox.labelling.choice import choose_labels, read_label_config
-from heatbox.labelling.config import Control, make_label_config
+from heatbox.labelling.config import make_label_config
 from heatbox.labelling.predictions import import_task, prediction
+from heatbox.labelling.tags import LabelConfig
+from heatbox.labelling.tasks import known_labels
 from heatbox.ledger import Ledger
 from heatbox.models import Card
-from heatbox.page import PageEntry, PageFrame, PageWriter
+from heatbox.page import PageEntry, PageWriter, frame_of
 from heatbox.pictures.images import Limits, read_picture
 from heatbox.pictures.sources import Source, find_pictures
+from heatbox.pictures.wanted import Wanted
 from heatbox.pipeline import Normalisation, Pipeline, pipeline_for
 from heatbox.plugins import make_box_fitter, make_explainer, parse_options
 from heatbox.remote_store import open_store
-from heatbox.serving import label_names, serving_model
+from heatbox.serving import config_fields, label_names, serving_model
 from heatbox.settings import Settings
 from heatbox_workers.annotate import Annotator, make_annotator
 from heatbox_workers.fitting import with_state
@@ -92,7 +96,7 @@ class Batch:
 
     sources: tuple[Source, ...]
     annotator: Annotator
-    control: Control
+    config: LabelConfig
     limits: Limits
     document_root: Path
     has_config: bool
@@ -105,11 +109,18 @@ class Batch:
 
     def annotate(self) -> Iterator[Annotated]:
         """Yield every source with its annotation or error, in order."""
-        found = self.annotator.annotate(source.path for source in self.sources if source.path is not None)
+        wanted = (self._wanted(source) for source in self.sources if source.path is not None)
+        found = self.annotator.annotate_wanted(wanted, lambda one: Path(one.address))
         for source in self.sources:
             outcome = next(found) if source.path is not None else source.error
             if outcome is not None:
                 yield Annotated(source, outcome)
+
+    def _wanted(self, source: Source) -> Wanted:
+        """Return a source's picture with what its task says is in it."""
+        usable = {label for _, label in self.pipeline.label_map} or set(self.config.label_names)
+        (labels,) = known_labels(source.task or {}, self.config, usable)
+        return Wanted(str(source.path), labels=labels)
 
     def write(
         self,
@@ -139,7 +150,7 @@ class Batch:
             else:
                 self._write_dataset(passing, out, form)
             if page is not None:
-                page.write(page_frame(self.pipeline, self.annotator.fitter.threshold))
+                page.write(frame_of(self.pipeline, self.annotator.fitter.threshold))
         return summary
 
     def _passing(
@@ -162,13 +173,13 @@ class Batch:
                 raise summary.failed[0][1]  # nothing worked: an older file stays as it is
         if not self.has_config and summary.boxes:
             with atomic_text(config_path(out)) as file:
-                file.write(make_label_config(sorted(summary.boxes), self.control.data_key))
+                file.write(make_label_config(sorted(summary.boxes), self.config.data_key))
 
     def _write_dataset(self, results: Iterable[Annotated], out: Path, form: Format) -> None:
         """Write what could be annotated; the labels are numbered as in the label config, or as asked for."""
         named = self.has_config or self.pipeline.labels
         root = common_folder(source.path for source in self.sources if source.path is not None)
-        dataset = Dataset(root, self.pipeline.version, self.control.label_names if named else ())
+        dataset = Dataset(root, self.pipeline.version, self.config.label_names if named else ())
         pairs = (
             (one.source.path, one.outcome)
             for one in results
@@ -181,13 +192,13 @@ class Batch:
         """Return the import task: one that came is kept in any case, a failed file makes none."""
         regions = None
         if isinstance(one.outcome, Annotation):
-            regions = prediction(one.outcome, self.control, self.pipeline.version)
+            regions = prediction([one.outcome], self.config, self.pipeline.version)
         if one.source.task is not None:
             return import_task(one.source.task, regions)
         if regions is None or one.source.path is None:
             return None
         address = local_files_address(one.source.path, self.document_root)
-        return import_task({"data": {self.control.data_key: address}}, regions)
+        return import_task({"data": {self.config.data_key: address}}, regions)
 
 
 def prepare(request: Request, settings: Settings) -> Batch:
@@ -223,11 +234,21 @@ def prepare(request: Request, settings: Settings) -> Batch:
         normalisation=request.normalisation,
         min_mask_iou=request.min_mask_iou,
         min_crop_probability=request.min_crop_probability,
+        **config_fields(choice.config),
     )
     limits = Limits.from_settings(settings)
     classifier = with_state(load_classifier(store, card), state)
     annotator = make_annotator(pipeline, classifier, limits)
-    return Batch(tuple(sources), annotator, choice.control, limits, root, config is not None, choice.warnings)
+    warnings = (*choice.warnings, *_unused_attributes(choice.config))
+    return Batch(tuple(sources), annotator, choice.config, limits, root, config is not None, warnings)
+
+
+def _unused_attributes(config: LabelConfig) -> Iterator[str]:
+    if replace(config.attributes, labels_key=None) != Attributes():
+        yield (
+            "Of the controls' model_* attributes only model_labels is used here:"
+            " for the others the options of the command decide."
+        )
 
 
 def find_model(settings: Settings, reference: str | None) -> Card:
@@ -250,17 +271,6 @@ def find_model(settings: Settings, reference: str | None) -> Card:
         if "@" in reference or not _is_published(reference):
             raise
     return register_published(store, reference)
-
-
-def page_frame(pipeline: Pipeline, threshold: float) -> PageFrame:
-    """Return the page's title and subtitle: the version, and what made it in words."""
-    made = f"{pipeline.explainer} on {pipeline.model}, boxes by {pipeline.fitter}"
-    limits = {
-        "IoU with the mask": pipeline.min_mask_iou,
-        "probability in the crop": pipeline.min_crop_probability,
-    }
-    checked = "".join(f", {name} at least {limit:g}" for name, limit in limits.items() if limit)
-    return PageFrame(pipeline.version, f"{made} above {threshold:g} of the maximum{checked}")
 
 
 def page_entry(one: Annotated, limits: Limits, truth: tuple[tuple[str, Box], ...] = ()) -> PageEntry:

@@ -18,8 +18,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from heatbox.boxes import Box
 from heatbox.errors import DatasetError, LabelUnknownError
-from heatbox.labelling.config import Control, LabelTag
 from heatbox.labelling.mapping import map_labels
+from heatbox.labelling.tags import LabelTag
 
 __all__ = ["Sample", "Truth", "classes_by_name", "read_boxes", "read_coco"]
 
@@ -153,9 +153,8 @@ def _classes(categories: Sequence[_Category], labels: Sequence[str]) -> dict[int
 
 def classes_by_name(names: Sequence[str], labels: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Return the class indices of each name, by `heatbox.labelling.mapping`; none for a name without a class."""
-    control = Control("label", "image", tuple(LabelTag(name) for name in names), "image")
     try:
-        pairs = map_labels(labels, control).pairs if names else ()
+        pairs = map_labels(labels, [LabelTag(name) for name in names]).pairs if names else ()
     except LabelUnknownError:  # no category has a class: each is reported by its name
         pairs = ()
     index = {name: position for position, name in enumerate(labels)}

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from heatbox.errors import HeatboxError
 from heatbox.logs import log_to_stderr
 from heatbox.settings import Settings, read_settings
 from heatbox_workers.process import prepare_process
@@ -65,25 +66,30 @@ def main(descriptor: int) -> None:
     """Do jobs until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    settings = read_settings(os.environ)
-    log_to_stderr(settings.log_level, "job", settings.log_format)
-    threads = prepare_process(settings.threads, settings.workers)
     with socket.socket(fileno=descriptor) as connection:
-        _work(_Parent(connection), settings, threads)
+        parent = _Parent(connection)
+        try:
+            settings = read_settings(os.environ)
+        except HeatboxError as error:
+            for _ in parent.jobs():
+                parent.tell(failure=error.as_dict())
+            return
+        log_to_stderr(settings.log_level, "job", settings.log_format)
+        _work(parent, settings, prepare_process(settings.threads, settings.workers))
 
 
 def _work(parent: _Parent, settings: Settings, threads: int) -> None:
     import torch
 
-    from heatbox.errors import HeatboxError
     from heatbox.pipeline import Pipeline
     from heatbox_workers.jobs import Annotators, tell_wrong_options
 
     torch.set_num_threads(threads)
     tell_wrong_options(settings)
-    annotators = Annotators(settings)
+    annotators: Annotators | None = None
     for job in parent.jobs():
         try:
+            annotators = annotators or Annotators(settings)
             pipeline = Pipeline.from_dict(job["pipeline"])
             for entries, seconds in annotators.annotate(pipeline, job["addresses"], parent.tell):
                 parent.tell(entries=entries, seconds=seconds)

@@ -1,16 +1,22 @@
 """What a job does: pictures by their addresses, a few at a time, with classifiers that stay warm for the next job."""
 
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from heatbox.annotation import Annotation
 from heatbox.errors import HeatboxError
-from heatbox.pictures.addresses import resolve
-from heatbox.pictures.images import Limits
+from heatbox.page import PageEntry, frame_of, write_page
+from heatbox.page_entry import THUMBNAIL_SIDE
+from heatbox.pictures.addresses import local_name
+from heatbox.pictures.fetching import Fetcher
+from heatbox.pictures.images import Limits, read_picture
+from heatbox.pictures.wanted import Wanted
 from heatbox.pipeline import Pipeline
 from heatbox.plugins import make_box_fitter, make_explainer, parse_options
 from heatbox.remote_store import open_store
@@ -33,9 +39,13 @@ class Annotators:
 
     def __init__(self, settings: Settings) -> None:
         self._models = ModelCache(open_store(settings), settings.model_memory)
-        self._roots = settings.local_roots
+        self._fetcher = Fetcher(settings)
         self._limits = Limits.from_settings(settings)
         self._pace: dict[str, float] = {}  # seconds per picture by version
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._fetcher.close()
 
     def annotate(
         self, pipeline: Pipeline, addresses: Sequence[str], begin: Callable[..., None]
@@ -44,7 +54,7 @@ class Annotators:
 
         Args:
             pipeline: that annotates.
-            addresses: of the pictures, as the tasks name them.
+            addresses: of the pictures (`heatbox.pictures.wanted.Wanted.text`).
             begin: called as `begin(begin=positions)` before each slice.
 
         Yields:
@@ -58,38 +68,41 @@ class Annotators:
         annotator = replace(
             make_annotator(pipeline, classifier, self._limits), batch_size=self._slice_size(pipeline.version)
         )
-        paths = [self._resolve(address) for address in addresses]
-        wrong = {index: path for index, path in enumerate(paths) if isinstance(path, HeatboxError)}
-        if wrong:
-            begin(begin=list(wrong))
-            yield [_entry(error) for error in wrong.values()], 0.0
-        good = {index: path for index, path in enumerate(paths) if isinstance(path, Path)}
-        yield from self._slices(annotator, good, begin)
-
-    def _slices(
-        self, annotator: Annotator, paths: dict[int, Path], begin: Callable[..., None]
-    ) -> Iterator[tuple[list[Entry], float]]:
-        found = annotator.annotate(paths.values())
-        positions = list(paths)
-        for start in range(0, len(positions), annotator.batch_size):
-            some = positions[start : start + annotator.batch_size]
-            began = time.monotonic()
-            begin(begin=some)
-            entries = [_entry(next(found)) for _ in some]
-            seconds = time.monotonic() - began
-            if all("annotation" in entry for entry in entries):  # one that cannot be read takes no time
-                self._pace[annotator.pipeline.version] = seconds / len(some)
-            yield entries, seconds
+        wanted = [Wanted.from_text(text) for text in addresses]
+        waits: list[float] = []
+        with closing(annotator.annotate_wanted(wanted, self._fetch, waits.append)) as found:
+            for start in range(0, len(wanted), annotator.batch_size):
+                some = wanted[start : start + annotator.batch_size]
+                began = time.monotonic()
+                begin(begin=list(range(start, start + len(some))))
+                entries = [self._entry(one, next(found), annotator) for one in some]
+                seconds = time.monotonic() - began
+                if all("annotation" in entry for entry in entries):  # one that cannot be read takes no time
+                    unforeseen = 0.0 if start else waits[0]  # nothing could be read ahead of the first slice
+                    self._pace[pipeline.version] = (seconds - unforeseen) / len(some)
+                yield entries, seconds
 
     def _slice_size(self, version: str) -> int:
         pace = self._pace.get(version, _SLICE_SECONDS)
         return min(max(int(_SLICE_SECONDS / max(pace, 1e-6)), 1), _MOST_PICTURES)
 
-    def _resolve(self, address: str) -> Path | HeatboxError:
-        try:
-            return resolve(address, self._roots)
-        except HeatboxError as error:
-            return error
+    def _fetch(self, wanted: Wanted) -> Path:
+        return self._fetcher.fetch(wanted.address, wanted.task)
+
+    def _entry(self, wanted: Wanted, outcome: Annotation | HeatboxError, annotator: Annotator) -> Entry:
+        if isinstance(outcome, HeatboxError):
+            return {"error": outcome.as_dict()}
+        page = {"page": self._page(wanted, outcome, annotator)} if wanted.evidence else {}
+        return {"annotation": outcome.as_dict(), **page}
+
+    def _page(self, wanted: Wanted, outcome: Annotation, annotator: Annotator) -> str:
+        """Return the page that shows what the regions came from."""
+        pixels = read_picture(self._fetch(wanted), self._limits, at_least=THUMBNAIL_SIDE).pixels
+        entry = PageEntry(local_name(wanted.address), pixels, outcome)
+        with tempfile.TemporaryDirectory(prefix="heatbox-") as folder:
+            path = Path(folder) / "evidence.html"
+            write_page(path, [entry], frame_of(annotator.pipeline, annotator.fitter.threshold))
+            return path.read_text(encoding="utf-8")
 
 
 def tell_wrong_options(settings: Settings) -> None:
@@ -99,8 +112,3 @@ def tell_wrong_options(settings: Settings) -> None:
         make_box_fitter(settings.fitter, parse_options(settings.fitter_options))
     except HeatboxError as error:
         log.error("no task can be annotated: %s", error)  # noqa: TRY400 - the sentence says it all
-
-
-def _entry(outcome: Annotation | HeatboxError) -> Entry:
-    is_error = isinstance(outcome, HeatboxError)
-    return {"error" if is_error else "annotation": outcome.as_dict()}

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from heatbox.cli import doctor, explainers, models, plugins, run, runs, serving
+from heatbox.cli import doctor, explainers, labels, models, plugins, run, runs, serving, studio
 from heatbox.cli.console import FAILED, Sections, print_error
 from heatbox.errors import HeatboxError, ModelError
 
@@ -19,6 +19,7 @@ __all__ = ["app", "main"]
 
 _SECTIONS = {
     "annotate": "Annotate",
+    "calibrate": "Annotate",
     "demo": "Annotate",
     "evaluate": "Annotate",
     "fit": "Annotate",
@@ -58,12 +59,14 @@ def _options(
 
 def _mount_commands() -> None:
     app.command("explainers", rich_help_panel="Look")(explainers.explainers)
+    app.command("labels", rich_help_panel="Look")(labels.labels)
     app.command("doctor", rich_help_panel="Look")(doctor.doctor)
     app.command("run", rich_help_panel="Runs")(run.run)
     for name in ("runs", "pause", "resume", "cancel", "retry"):
         app.command(name, rich_help_panel="Runs")(getattr(runs, name))
     app.command("serve", rich_help_panel="Serve")(serving.serve)
     app.command("up", rich_help_panel="Serve")(serving.up)
+    app.add_typer(studio.app, name="studio", rich_help_panel="Serve")
     app.add_typer(models.app, name="models", rich_help_panel="Look")
     app.add_typer(plugins.app, name="plugins", rich_help_panel="Extend")
     groups = {"": app, "models": models.app, "plugins": plugins.app}

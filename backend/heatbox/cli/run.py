@@ -12,7 +12,7 @@ from heatbox.cli.options import Roots
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from heatbox.runs.start import FilesRequest, Prepared
+    from heatbox.runs.start import FilesRequest, Prepared, ProjectRequest
     from heatbox.settings import Settings
 
 __all__ = ["run"]
@@ -164,28 +164,31 @@ def run(
             "--document-root": document_root,
         },
     )
-    from heatbox.runs.start import FilesRequest, with_choices
+    from heatbox.runs.start import FilesRequest, ProjectRequest
+    from heatbox.serving import with_choices
     from heatbox.settings import read_settings
+    from heatbox.studio.task_filter import parse_filter
 
     settings = read_settings(os.environ)
-    settings = with_choices(
-        settings,
-        model=model,
-        explainer=explainer,
-        explainer_options=tuple(explainer_option or ()),
-        fitter=fitter,
-        fitter_options=tuple(fitter_option or ()),
-        threshold=threshold,
-        min_probability=min_probability,
-        max_labels=max_labels,
-        normalisation=normalisation,
-        min_mask_iou=min_mask_iou,
-        min_crop_probability=min_crop_probability,
-        local_roots=(*settings.local_roots, *(root or ())),
-    )
+    choices = {
+        "model": model,
+        "explainer": explainer,
+        "explainer_options": tuple(explainer_option or ()) or None,
+        "fitter": fitter,
+        "fitter_options": tuple(fitter_option or ()) or None,
+        "threshold": threshold,
+        "min_probability": min_probability,
+        "max_labels": max_labels,
+        "normalisation": normalisation,
+        "min_mask_iou": min_mask_iou,
+        "min_crop_probability": min_crop_probability,
+    }
+    given = {name: value for name, value in choices.items() if value is not None}
+    settings = with_choices(settings, **given, local_roots=(*settings.local_roots, *(root or ())))
     elsewhere = _is_conducted(settings)
     if project is not None:
-        prepared = _prepare_project(settings, project, filters or [], limit, replace=replace, dry_run=dry_run)
+        request = ProjectRequest(project, parse_filter(filters or []), limit, replace, frozenset(given))
+        prepared = _prepare_project(settings, request, dry_run=dry_run)
     else:
         prepared = _prepare_files(
             settings,
@@ -198,6 +201,7 @@ def run(
                 document_root=document_root or Path("/"),
                 most=limit,
                 roots=settings.local_roots if elsewhere or settings.redis_url else None,
+                given=frozenset(given),
             ),
         )
     _print_prepared(prepared)
@@ -225,14 +229,10 @@ def _check_usage(
                 raise typer.BadParameter(f"{name} goes with {owner} only.", ctx)
 
 
-def _prepare_project(
-    settings: "Settings", number: int, filters: list[str], limit: int | None, *, replace: bool, dry_run: bool
-) -> "Prepared":
+def _prepare_project(settings: "Settings", request: "ProjectRequest", *, dry_run: bool) -> "Prepared":
     from heatbox.runs.conducting import open_studio
-    from heatbox.runs.start import ProjectRequest, prepare_project_run
-    from heatbox.studio.task_filter import parse_filter
+    from heatbox.runs.start import prepare_project_run
 
-    request = ProjectRequest(number, parse_filter(filters), limit, replace)
     with err().status("Asking Label Studio ..."), open_studio(settings) as studio:
         return prepare_project_run(settings, studio, request, count_known=dry_run)
 
@@ -263,7 +263,7 @@ def _print_prepared(prepared: "Prepared") -> None:
 
 def _labels(prepared: "Prepared") -> str:
     if not prepared.new.pipeline.label_map:
-        return f"every class of the model ({len(prepared.control.label_names)})"
+        return f"every class of the model ({len(prepared.config.label_names)})"
     rows = list(prepared.classes_by_label.items())
     texts = [f"{label}: {_few(names)}" for label, names in rows[:_SHOWN]]
     return "\n".join([*texts, f"and {len(rows) - _SHOWN} more"] if len(rows) > _SHOWN else texts)

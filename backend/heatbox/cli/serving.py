@@ -1,5 +1,6 @@
 """`heatbox up` and `heatbox serve`: the service, with or without everything around it."""
 
+import logging
 import os
 import socket
 from pathlib import Path
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from heatbox.settings import Settings
 
 __all__ = ["serve", "up"]
+
+log = logging.getLogger(__name__)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default: HEATBOX_HOST or 127.0.0.1.")]
 Port = Annotated[
@@ -66,9 +69,11 @@ def serve(
     from heatbox.logs import log_to_stderr
     from heatbox.service.app import create_app
     from heatbox.service.server import Server
-    from heatbox.supervisor import listen
+    from heatbox.supervisor import exposure, listen
 
     log_to_stderr(settings.log_level, "web", settings.log_format)
+    if fd is None and (told := exposure(settings)):  # with one, `heatbox up` has said it
+        log.warning("%s", told)
     app = create_app(settings)
     listener = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
     Server(app).run(sockets=[listener])
@@ -90,9 +95,21 @@ def _print_summary(settings: "Settings", address: str, redis_url: str) -> None:
     table.add_row("model", _model(settings))
     table.add_row("explainer", f"{settings.explainer}, {settings.fitter}")
     table.add_row("tasks may name", "\n".join(map(str, settings.local_roots)) or "no local files; see --root")
+    table.add_row("login", _login(settings))
     table.add_row("workers", str(settings.workers))
     table.add_row("redis", "of HEATBOX_REDIS_URL" if settings.redis_url else redis_url)
     out().print(table)
+
+
+def _login(settings: "Settings") -> str:
+    from rich.markup import escape
+
+    from heatbox.supervisor import exposure
+
+    if settings.basic_auth_user:
+        return escape(settings.basic_auth_user)
+    told = exposure(settings)
+    return f"[yellow]{escape(told)}[/]" if told else "none; only this machine reaches it"
 
 
 def _model(settings: "Settings") -> str:

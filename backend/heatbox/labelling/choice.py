@@ -5,23 +5,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heatbox.errors import LabelConfigError, LabelUnknownError
-from heatbox.labelling.config import Control, LabelTag, every_class, parse_label_config
+from heatbox.labelling.config import parse_label_config
 from heatbox.labelling.mapping import map_labels
+from heatbox.labelling.tags import LabelConfig, LabelTag, every_class
 
 __all__ = ["LabelChoice", "choose_labels", "read_label_config"]
 
 
 @dataclass(frozen=True)
 class LabelChoice:
-    """The control that regions fill.
+    """What regions fill.
 
     Attributes:
-        control: of the label config, or one that is made up.
+        config: the label config, or one that is made up.
         label_map: for the pipeline; empty: every class under its own name.
         warnings: what a person should read about it, one sentence each.
     """
 
-    control: Control
+    config: LabelConfig
     label_map: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -32,7 +33,7 @@ def choose_labels(
     label_config: str | None = None,
     data_key: str | None = None,
 ) -> LabelChoice:
-    """Return the control to fill, and what stands for its labels.
+    """Return the label config to fill, and what stands for its labels.
 
     Args:
         names: what finds can be called (`heatbox.serving.label_names`).
@@ -47,14 +48,14 @@ def choose_labels(
     if label_config is None:
         return _asked(labels, names, key) if labels else LabelChoice(every_class(names, key))
     config = parse_label_config(label_config)
-    found = map_labels(names, config.control)
+    found = map_labels(names, config.labels)
     missing = set(labels) - {label for _, label in found.pairs}
     if missing:
         mapped = ", ".join(dict.fromkeys(label for _, label in found.pairs))
         raise LabelUnknownError(
             f"The label config has no label {min(missing)!r} with a class.", f"It has: {mapped}."
         )
-    return LabelChoice(config.control, found.pairs, (*config.notes, *found.warnings))
+    return LabelChoice(config, found.pairs, (*config.notes, *found.warnings))
 
 
 def read_label_config(path: Path) -> str:
@@ -70,10 +71,9 @@ def read_label_config(path: Path) -> str:
 
 
 def _asked(labels: tuple[str, ...], names: Sequence[str], key: str) -> LabelChoice:
-    """Return a control of the labels that were asked for, and the classes that they mean, however written."""
-    control = Control("label", "image", tuple(LabelTag(label) for label in labels), key)
-    found = map_labels(names, control)
+    """Return a label config of the labels that were asked for, and the classes that they mean, however written."""
+    found = map_labels(names, [LabelTag(label) for label in labels])
     for label in found.unmapped_labels:
         close = ", ".join(map(repr, found.suggestions[label])) or "nothing like it"
         raise LabelUnknownError(f"The classifier knows no label {label!r}.", f"The closest are: {close}.")
-    return LabelChoice(control, found.pairs)
+    return LabelChoice(every_class(labels, key), found.pairs)

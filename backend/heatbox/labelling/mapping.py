@@ -16,19 +16,21 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 
 from heatbox.errors import LabelAmbiguousError, LabelUnknownError
-from heatbox.labelling.config import Control
+from heatbox.labelling.tags import LabelTag
 
-__all__ = ["LabelMap", "map_labels"]
+__all__ = ["LabelMap", "map_labels", "meanings"]
 
 MOST_NAMES = 5
-MOST_SUGGESTIONS = 50  # looking one up takes milliseconds, and Label Studio waits three seconds for /setup
+MOST_WARNINGS = 200  # of a kind
+MOST_SUGGESTIONS = 20  # one takes 15 ms among 1000 classes, and Label Studio waits three seconds for /setup
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """The classes that stand for the labels of one control.
+    """The classes that stand for the labels of a project.
 
     Attributes:
         pairs: (class, label), for `Pipeline.label_map`; sorted, so that their order changes no version.
@@ -45,22 +47,22 @@ class LabelMap:
     warnings: tuple[str, ...]
 
 
-def map_labels(classes: Sequence[str], control: Control) -> LabelMap:
-    """Find the classes that stand for the labels of a control.
+def map_labels(classes: Sequence[str], labels: Sequence[LabelTag]) -> LabelMap:
+    """Find the classes that stand for the labels of a project.
 
     Args:
         classes: class names of the classifier.
-        control: of the project's label config.
+        labels: of the project's label config.
 
     Raises:
         LabelAmbiguousError: two labels claim one class by the same rule.
         LabelUnknownError: no label has a class.
     """
     indices = {rule: _index(classes, rule) for rule in RULES}
-    owners = _owners(control, indices)
+    owners = _owners(labels, indices)
     pairs = tuple(sorted(owners.items()))
     mapped = {label for _, label in pairs}
-    unmapped = tuple(label for label in control.label_names if label not in mapped)
+    unmapped = tuple(label for label in (tag.name for tag in labels) if label not in mapped)
     suggestions = {
         label: _close(label, indices) if rank < MOST_SUGGESTIONS else ()
         for rank, label in enumerate(unmapped)
@@ -72,14 +74,43 @@ def map_labels(classes: Sequence[str], control: Control) -> LabelMap:
             f"Name its classes in the predicted_values of each <Label>; {close}.",
         )
     warnings = (
-        *_missing_values(control, indices),
-        *_broad_labels(control, owners),
+        *_missing_values(labels, indices),
+        *_broad_labels(labels, owners),
         *(
             f"Label {label!r} has no class and gets no box; {_closest(suggestions[label])}."
-            for label in unmapped
+            for label in unmapped[:MOST_WARNINGS]
         ),
+        *_rest(len(unmapped), "labels have no class and get no box"),
     )
     return LabelMap(pairs, unmapped, len(set(classes)) - len(owners), suggestions, warnings)
+
+
+def meanings(labels: tuple[LabelTag, ...]) -> Callable[[str], str | None]:
+    """Return what finds the label that a text means, by its value, alias or a predicted value, however written.
+
+    Looking the labels up takes longer than a text, so it is done once for all texts of a task.
+    """
+    indices = _label_indices(labels)
+
+    def meant(text: str) -> str | None:
+        return next(filter(None, (index.get(rule.form(text)) for rule, index in indices)), None)
+
+    return meant
+
+
+@lru_cache(32)  # asked for each task; projects may have a thousand labels
+def _label_indices(labels: tuple[LabelTag, ...]) -> list[tuple["_Rule", Mapping[str, str]]]:
+    """Return the labels' names by the forms of what they are called, the strictest rule first."""
+    called: tuple[Callable[[LabelTag], Sequence[str]], ...] = (
+        lambda label: (label.value, label.name, *label.other_names),
+        lambda label: label.predicted_values,
+    )
+    indices: list[tuple[_Rule, Mapping[str, str]]] = []
+    for names in called:
+        for rule in RULES:
+            forms = ((rule.form(name), label.name) for label in labels for name in names(label))
+            indices.append((rule, {form: label for form, label in reversed(list(forms)) if form}))
+    return indices
 
 
 @dataclass(frozen=True)
@@ -94,14 +125,24 @@ class _Rule:
 _Index = Mapping[str, Sequence[str]]
 
 
+class _Letters(dict[int, str]):
+    """What becomes of each letter by its code; common ones are remembered, which makes long names ten times faster."""
+
+    def __missing__(self, code: int) -> str:
+        """Return a space for punctuation and the like, nothing for a diacritic, else the letter."""
+        letter = chr(code)
+        plain = "" if "\u0300" <= letter <= "\u036f" else letter
+        found = " " if unicodedata.category(letter)[0] in "PZC" else plain
+        return self.setdefault(code, found) if code <= _COMMON else found
+
+
+_COMMON = 0xFFFF
+_LETTERS = _Letters()
+
+
 def _normalise(name: str) -> str:
     """Return a name without case, diacritics, punctuation and doubled spaces."""
-    letters = (
-        " " if unicodedata.category(letter)[0] in "PZC" else letter
-        for letter in unicodedata.normalize("NFKD", name.casefold())
-        if not "\u0300" <= letter <= "\u036f"
-    )
-    return " ".join("".join(letters).split())
+    return " ".join(unicodedata.normalize("NFKD", name.casefold()).translate(_LETTERS).split())
 
 
 RULES = (
@@ -130,15 +171,15 @@ def _predicted(value: str, indices: Mapping[_Rule, _Index]) -> list[str]:
     return next(filter(None, found), [])
 
 
-def _owners(control: Control, indices: Mapping[_Rule, _Index]) -> dict[str, str]:
+def _owners(labels: Sequence[LabelTag], indices: Mapping[_Rule, _Index]) -> dict[str, str]:
     """Return the label of each class that has one."""
     owners: dict[str, str] = {}
     explicit = {
         label.name: [name for value in label.predicted_values for name in _predicted(value, indices)]
-        for label in control.labels
+        for label in labels
     }
     _claim(owners, explicit, "predicted_values")
-    waiting = [label for label in control.labels if not label.predicted_values]
+    waiting = [label for label in labels if not label.predicted_values]
     for rule, index in indices.items():
         found = {label.name: _find([label.value, label.name], rule, index) for label in waiting}
         free = {label: [name for name in names if name not in owners] for label, names in found.items()}
@@ -158,19 +199,29 @@ def _claim(owners: dict[str, str], claims: Mapping[str, Sequence[str]], rule: st
                 )
 
 
-def _missing_values(control: Control, indices: Mapping[_Rule, _Index]) -> Iterator[str]:
-    for label in control.labels:
-        for value in label.predicted_values:
-            if not _predicted(value, indices):
-                close = _closest(_close(value, indices))
-                yield f"Label {label.name!r} names {value!r} in predicted_values, which is no class; {close}."
+def _missing_values(labels: Sequence[LabelTag], indices: Mapping[_Rule, _Index]) -> Iterator[str]:
+    missing = [
+        (label, value)
+        for label in labels
+        for value in label.predicted_values
+        if not _predicted(value, indices)
+    ]
+    for rank, (label, value) in enumerate(missing[:MOST_WARNINGS]):
+        close = f"; {_closest(_close(value, indices))}" if rank < MOST_SUGGESTIONS else ""
+        yield f"Label {label.name!r} names {value!r} in predicted_values, which is no class{close}."
+    yield from _rest(len(missing), "values in predicted_values are no classes")
 
 
-def _broad_labels(control: Control, owners: Mapping[str, str]) -> Iterator[str]:
+def _rest(count: int, what: str) -> Iterator[str]:
+    if count > MOST_WARNINGS:
+        yield f"{count - MOST_WARNINGS} more {what}."
+
+
+def _broad_labels(labels: Sequence[LabelTag], owners: Mapping[str, str]) -> Iterator[str]:
     classes: dict[str, list[str]] = {}
     for name, label in owners.items():
         classes.setdefault(label, []).append(name)
-    for tag in control.labels:
+    for tag in labels:
         names = classes.get(tag.name, [])
         if len(names) > 1 and not tag.predicted_values:
             yield f"Label {tag.name!r} stands for {_listed(names)}; predicted_values would narrow it."

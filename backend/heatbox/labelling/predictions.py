@@ -1,54 +1,62 @@
-"""Predictions and tasks in Label Studio's JSON: what heatbox sends, and what a task names.
+"""Predictions and tasks in Label Studio's JSON: what heatbox sends.
 
 Protocol: https://labelstud.io/guide/predictions and https://labelstud.io/guide/task_format. Label Studio
 checks almost nothing by default; with its strict switch one wrong region costs the whole batch. So everything
 holds here: labels are in the config, scores in [0, 1], boxes inside the picture, ids unique.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from heatbox.annotation import Annotation, Region
-from heatbox.errors import LabelUnknownError, TasksFileError
-from heatbox.labelling.config import Control
+from heatbox.annotation import Annotation, Found, Region
+from heatbox.errors import LabelUnknownError
+from heatbox.labelling.brush import encode_mask
+from heatbox.labelling.tags import Control, Kind, LabelConfig, LabelTag
 
-__all__ = ["import_task", "join_predictions", "prediction", "task_addresses"]
+__all__ = ["evidence_url", "import_task", "prediction"]
 
 OWN_VERSION = "heatbox-"
 KEPT_KEYS = ("id", "data", "meta", "annotations")
-MOST_CHARACTERS = 80
 
 
 def prediction(
-    annotation: Annotation, control: Control, version: str, item_index: int | None = None
+    annotations: Sequence[Annotation | None], config: LabelConfig, version: str, evidence: str = ""
 ) -> dict[str, Any]:
-    """Return one picture's regions as a prediction of Label Studio.
+    """Return what came of a task's pictures as a prediction of Label Studio.
 
     Args:
-        annotation: regions in pixels of the upright picture.
-        control: that the regions fill.
+        annotations: one for each picture, in their order; None: it has none.
+        config: whose controls are filled.
         version: `Pipeline.version`, the same in `/setup`.
-        item_index: position of the picture in the task's list (`valueList`).
+        evidence: address of the page that shows what the regions came from; empty: there is none.
 
     Raises:
-        LabelUnknownError: a region has a label that the control does not.
+        LabelUnknownError: a region has a label that the config does not.
     """
-    regions = [_region(region, annotation, control, version, item_index) for region in annotation.regions]
-    return {"result": regions, "score": _lowest_score(regions), "model_version": version}
+    tags = {label.name: label for label in config.labels}
+    for annotation in filter(None, annotations):
+        _check_labels(annotation, tags)
+    made = _Made(tags, version, evidence)
+    regions = [
+        region
+        for index, annotation in enumerate(annotations)
+        if annotation is not None
+        for control in config.controls
+        if control.kind != "choices"
+        for region in made.regions(annotation, control, index if config.value_list else None)
+    ]
+    if config.question is not None:
+        regions += made.answers(annotations, config.question)
+    score = min((_unit(one.score) for one in annotations if one is not None), default=None)
+    return {"result": regions, "score": score, "model_version": version}
 
 
-def join_predictions(predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the predictions of the pictures of one task, made with their item indices, as one.
-
-    Args:
-        predictions: at least one, all of one version.
-    """
-    regions = [region for one in predictions for region in one["result"]]
-    return {
-        "result": regions,
-        "score": _lowest_score(regions),
-        "model_version": predictions[0]["model_version"],
-    }
+def evidence_url(people_url: str, project: int | None, task: int | None) -> str:
+    """Return the address of the page that shows what a task's regions came from; empty where there is none."""
+    if not people_url or project is None or task is None:
+        return ""
+    return f"{people_url}/v1/tasks/{task}/evidence?project={project}"
 
 
 def import_task(task: Mapping[str, Any], prediction: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -72,61 +80,131 @@ def import_task(task: Mapping[str, Any], prediction: Mapping[str, Any] | None) -
     }
 
 
-def task_addresses(task: Mapping[str, Any], control: Control) -> list[str]:
-    """Return the addresses of a task's pictures, in the order of their item indices; at least one.
+class _Made:
+    """Makes regions of one version."""
 
-    Args:
-        task: a task, or its bare data.
-        control: whose Image tag names the key.
+    def __init__(self, tags: Mapping[str, LabelTag], version: str, evidence: str) -> None:
+        self._tags = tags
+        self._version = version
+        self._evidence = evidence
 
-    Raises:
-        TasksFileError: the task has no address under the key.
-    """
-    data = task["data"] if isinstance(task.get("data"), Mapping) else task
-    value = data.get(control.data_key)
-    addresses = value if isinstance(value, list) and control.value_list else [value]
-    if addresses and all(isinstance(address, str) and address for address in addresses):
-        return list(addresses)
-    wanted = "a list of addresses" if control.value_list else "one address"
-    raise TasksFileError(
-        f"Task {task.get('id', '(no id)')} has no picture: data[{control.data_key!r}] is {_short(value)}.",
-        f"Put {wanted} there, or let <Image> name another key; the task has: {', '.join(map(str, data))}.",
-    )
+    def regions(
+        self, annotation: Annotation, control: Control, item_index: int | None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the regions of a picture that this control can hold."""
+        for region in annotation.regions:
+            name = control.name_of(self._tags[region.label])
+            value = _VALUES[control.kind](region, annotation)
+            if name is None or value is None:
+                continue
+            score = _unit(region.score)
+            yield {
+                "id": "-".join(_id_parts(region.id, control, item_index)),
+                "from_name": control.from_name,
+                "to_name": control.to_name,
+                "type": control.kind,
+                "original_width": annotation.width,
+                "original_height": annotation.height,
+                "image_rotation": 0,
+                **({} if item_index is None else {"item_index": item_index}),
+                "score": score,
+                "value": {**value, control.kind: [name]},
+                "meta": self._meta(region.class_name, score, region.raw_score, item_index),
+            }
+
+    def answers(
+        self, annotations: Sequence[Annotation | None], question: Control
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the image-level labels: of the whole task, or of each picture where the project asks so."""
+        indexed = [(index, one) for index, one in enumerate(annotations) if one is not None]
+        whole: list[tuple[int | None, list[Annotation]]] = [(None, [one for _, one in indexed])]
+        groups = [(index, [one]) for index, one in indexed] if question.per_item else whole
+        for index, group in groups:
+            best: dict[str, Found] = {}
+            for found in (found for one in group for found in one.found):
+                name = question.name_of(self._tags[found.label])
+                if name is not None and (name not in best or best[name].probability < found.probability):
+                    best[name] = found
+            ordered = sorted(best.items(), key=lambda pair: (-pair[1].probability, pair[0]))
+            kept = ordered if question.several else ordered[:1]
+            if kept:
+                yield self._answer(question, index, kept)
+
+    def _answer(
+        self, question: Control, item_index: int | None, kept: Sequence[tuple[str, Found]]
+    ) -> dict[str, Any]:
+        names = [name for name, _ in kept]
+        digest = hashlib.sha256("\n".join([self._version, question.from_name, *names]).encode()).hexdigest()
+        score = _unit(kept[0][1].probability)
+        return {
+            "id": f"hb{digest[:10]}" + ("" if item_index is None else f"-{item_index}"),
+            "from_name": question.from_name,
+            "to_name": question.to_name,
+            "type": "choices",
+            **({} if item_index is None else {"item_index": item_index}),
+            "score": score,
+            "value": {"choices": names},
+            "meta": self._meta(kept[0][1].class_name, score, None, item_index),
+        }
+
+    def _meta(
+        self, class_name: str, score: float, raw_score: float | None, item_index: int | None
+    ) -> dict[str, Any]:
+        """Return where a region comes from; of a region's unknown keys Label Studio's editor keeps those of `meta`."""
+        origin = {"class": class_name, "version": self._version}
+        raw = {} if raw_score is None else {"raw_score": _unit(raw_score)}
+        address = f"{self._evidence}&item={item_index}" if item_index else self._evidence
+        page = {"evidence": address} if self._evidence else {}
+        text = "\n".join([f"{class_name} {score:.2f}", *page.values()])
+        return {"text": [text], "heatbox": {**origin, **raw, **page}}
 
 
-def _region(
-    region: Region, annotation: Annotation, control: Control, version: str, item_index: int | None
-) -> dict[str, Any]:
-    if region.label not in control.label_names:
-        raise LabelUnknownError(
-            f"The label {region.label!r} is not in <RectangleLabels> {control.from_name!r}.",
-            f"Map the class {region.class_name!r} to one of: {', '.join(control.label_names)}.",
-        )
-    suffix, item = ("", {}) if item_index is None else (f"-{item_index}", {"item_index": item_index})
-    score = _unit(region.score)
-    percent = region.box.as_percent(annotation.width, annotation.height)
-    return {
-        "id": region.id + suffix,
-        "from_name": control.from_name,
-        "to_name": control.to_name,
-        "type": control.kind,
-        "original_width": annotation.width,
-        "original_height": annotation.height,
-        "image_rotation": 0,
-        **item,
-        "score": score,
-        "value": {**percent, "rotation": 0, control.kind: [region.label]},
-        # Label Studio's editor drops unknown keys of a region; those of meta survive until the export.
-        "meta": {
-            "text": [f"{region.class_name} {score:.2f}"],
-            "heatbox": {"class": region.class_name, "version": version},
-        },
-    }
+def _rectangle(region: Region, annotation: Annotation) -> dict[str, Any]:
+    return {**region.box.as_percent(annotation.width, annotation.height), "rotation": 0}
 
 
-def _lowest_score(regions: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the score that brings the most doubtful pictures first, or None without regions."""
-    return min((float(region["score"]) for region in regions), default=None)
+def _polygon(region: Region, annotation: Annotation) -> dict[str, Any]:
+    """Return the outline of the region's mask, or its box where it has none."""
+    outline = region.mask.polygon() if region.mask is not None else []
+    if not outline:
+        x1, y1, x2, y2 = region.box.as_xyxy()
+        corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
+        outline = [(x / annotation.width, y / annotation.height) for x, y in corners]
+    points = [[round(100 * _unit(x), 4), round(100 * _unit(y), 4)] for x, y in outline]
+    return {"points": points, "closed": True}
+
+
+def _brush(region: Region, annotation: Annotation) -> dict[str, Any] | None:
+    if region.mask is None:
+        return None
+    pixels = region.mask.scaled(annotation.width, annotation.height)
+    return {"format": "rle", "rle": encode_mask(pixels)} if pixels.any() else None
+
+
+_VALUES: Mapping[Kind, Callable[[Region, Annotation], dict[str, Any] | None]] = {
+    "rectanglelabels": _rectangle,
+    "polygonlabels": _polygon,
+    "brushlabels": _brush,
+}
+
+
+def _check_labels(annotation: Annotation, tags: Mapping[str, LabelTag]) -> None:
+    named: list[Region | Found] = [*annotation.regions, *annotation.found]
+    for one in named:
+        if one.label not in tags:
+            raise LabelUnknownError(
+                f"The label {one.label!r} is not in the label config.",
+                f"Map the class {one.class_name!r} to one of: {', '.join(tags)}.",
+            )
+
+
+def _id_parts(region_id: str, control: Control, item_index: int | None) -> Iterator[str]:
+    """Yield the parts of an id: one find is a region of each kind, and on each picture of a list."""
+    yield region_id
+    if control.kind != "rectanglelabels":
+        yield control.kind.removesuffix("labels")
+    if item_index is not None:
+        yield str(item_index)
 
 
 def _unit(score: float) -> float:
@@ -136,8 +214,3 @@ def _unit(score: float) -> float:
 
 def _is_own(prediction: Mapping[str, Any]) -> bool:
     return str(prediction.get("model_version", "")).startswith(OWN_VERSION)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + "..."

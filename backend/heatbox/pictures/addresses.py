@@ -17,11 +17,12 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from heatbox.errors import AddressRefusedError, PictureNotFoundError
 
-__all__ = ["is_local_files", "is_remote", "local_name", "resolve"]
+__all__ = ["find", "is_cloud", "is_local_files", "is_remote", "local_name", "resolve"]
 
 _ROOTS = "Set HEATBOX_LOCAL_ROOTS to the folders whose pictures tasks may name."
+_CLOUD = re.compile(r"\s*(s3|gs|azure-blob)://", re.IGNORECASE)
 _SCHEME = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
-_LOCAL_ONLY = "This version reads only local files: give the pictures to Label Studio as local files."
+_LOCAL_ONLY = "Give a local file: pictures elsewhere are fetched only for the tasks of a Label Studio."
 
 
 def resolve(address: str, roots: Sequence[Path]) -> Path:
@@ -35,21 +36,11 @@ def resolve(address: str, roots: Sequence[Path]) -> Path:
         AddressRefusedError: the address is not local, leaves the roots, or is no regular file.
         PictureNotFoundError: it lies in a root, and nothing is there.
     """
-    shown = repr(local_name(address))
-    inside = False
-    for candidate in _candidates(address, roots):
-        path = _contained(candidate, roots)
-        if path is None:
-            continue
-        inside = True
-        try:
-            mode = path.stat().st_mode
-        except OSError:
-            continue
-        if not stat.S_ISREG(mode):
-            raise AddressRefusedError(f"{shown} is not a regular file.", "Name a picture file.")
+    path = find(address, roots)
+    if path is not None:
         return path
-    if inside:
+    shown = repr(local_name(address))
+    if any(_contained(candidate, roots) for candidate in _candidates(address, roots)):
         raise PictureNotFoundError(f"There is no file {shown}.", "Check the address in the task.")
     if address.startswith("/data/upload/"):
         raise AddressRefusedError(
@@ -58,9 +49,35 @@ def resolve(address: str, roots: Sequence[Path]) -> Path:
     raise AddressRefusedError(f"{shown} is not in an allowed folder.", _ROOTS)
 
 
+def find(address: str, roots: Sequence[Path]) -> Path | None:
+    """Return the file as `resolve` does, None where there is none in a root.
+
+    Raises:
+        AddressRefusedError: the address is not local, steps upwards, or is no regular file.
+    """
+    for candidate in _candidates(address, roots):
+        path = _contained(candidate, roots)
+        try:
+            mode = path.stat().st_mode if path else None
+        except OSError:
+            continue
+        if mode is not None and not stat.S_ISREG(mode):
+            raise AddressRefusedError(
+                f"{local_name(address)!r} is not a regular file.", "Name a picture file."
+            )
+        if mode is not None:
+            return path
+    return None
+
+
 def is_remote(address: str) -> bool:
     """Return whether an address names no file of this machine: http, s3, data and the like."""
     return bool(_SCHEME.match(address)) and not is_local_files(address)
+
+
+def is_cloud(address: str) -> bool:
+    """Return whether an address is in a cloud storage, which Label Studio opens for one of its tasks."""
+    return bool(_CLOUD.match(address))
 
 
 def is_local_files(address: str) -> bool:

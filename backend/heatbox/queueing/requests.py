@@ -1,30 +1,44 @@
 """The lane of requests that somebody waits for: jobs are submitted, outcomes are waited for without a thread.
 
 A job's id is a digest of what is asked for, so identical requests at the same time share one job, and a request that
-comes again finds the finished result.
+comes again within a minute finds the finished result. It is not kept longer, because the address of a picture says
+nothing about its content, and what a request did not wait for is a background run's (`heatbox.runs`). Where a picture
+failed for a reason that may be gone, whoever asks some seconds later asks anew.
 """
 
 import asyncio
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import redis.asyncio
-from rq.job import JobStatus
+from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
+from heatbox.errors import (
+    PictureCacheError,
+    PictureFetchError,
+    PictureSlowError,
+    StoreUnavailableError,
+    StudioAmbiguousError,
+    StudioError,
+    StudioRefusedError,
+    WeightsUnavailableError,
+)
 from heatbox.pipeline import Pipeline
 from heatbox.queueing.job_process import JobResult
 from heatbox.queueing.queues import connect, enqueue, open_queue, translated
 
 __all__ = ["Batch", "Outcome", "RequestQueue"]
 
-_RESULT_SECONDS = 600  # a request that comes again after its deadline finds the result
+_RESULT_SECONDS = 60  # a changed picture under the same address is seen after so long
 _FAILURE_SECONDS = 60
+_PASSING_SECONDS = 5  # after which a failure that may be over is tried again
 _QUEUED_SECONDS = 600  # nobody asks any more
 _JOB_SECONDS = 3600  # a picture's own limit is much shorter
 _ATTEMPTS = 3  # of one job within _FAILURE_SECONDS: a picture that kills workers must not do so for ever
@@ -33,6 +47,19 @@ _SUBMIT_SECONDS = 2.0  # a Redis that hangs must not hold a thread for long
 _SUBMIT_THREADS = 4
 _CONNECTIONS = 4096  # one for each request that waits; redis-py's own limit is 100
 _FAILED = {JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED}
+_PASSING = frozenset(
+    error.code
+    for error in (
+        PictureCacheError,
+        PictureFetchError,
+        PictureSlowError,
+        StoreUnavailableError,
+        StudioAmbiguousError,
+        StudioError,
+        StudioRefusedError,
+        WeightsUnavailableError,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -74,16 +101,25 @@ class RequestQueue:
     def submit(self, pipeline: Pipeline, batch: Batch) -> str:
         """Ask for these pictures to be annotated and return the job's id; an identical job is joined.
 
-        A job that failed is tried again, at most three times a minute.
+        A job that failed is tried again, at most three times a minute; one with a picture that failed for a passing
+        reason after some seconds.
 
         Raises:
             RedisUnavailableError: Redis does not answer.
         """
         digest = batch.job_id(pipeline.version)
+        failed = 0
         with translated():
-            for number in range(_ATTEMPTS):
+            for (
+                number
+            ) in count():  # few: each one before this has failed or is some seconds old, and lives a minute
                 job_id = f"{digest}-{number}"
-                if self._enqueue(job_id, pipeline, batch.addresses) or not self._has_failed(job_id):
+                if self._enqueue(job_id, pipeline, batch.addresses):
+                    break
+                job = self._queue.fetch_job(job_id)
+                has_failed = job is not None and job.get_status(refresh=False) in _FAILED
+                failed += has_failed
+                if failed == _ATTEMPTS or not (has_failed or self._may_be_over(job)):
                     break
         return job_id
 
@@ -149,15 +185,32 @@ class RequestQueue:
             failure_seconds=_FAILURE_SECONDS,
         )
 
-    def _has_failed(self, job_id: str) -> bool:
-        job = self._queue.fetch_job(job_id)
-        return job is not None and job.get_status(refresh=False) in _FAILED
+    def _may_be_over(self, job: Job | None) -> bool:
+        """Return whether a job ended some seconds ago with a failure that may be over by now."""
+        if job is None or job.get_status(refresh=False) != JobStatus.FINISHED:
+            return False
+        left: Any = self._connection.ttl(job.key)  # Redis's clock: the worker's may be another machine's
+        if not 0 <= left <= _RESULT_SECONDS - _PASSING_SECONDS:
+            return False
+        result = job.latest_result()
+        return result is not None and bool(_codes(result.return_value) & _PASSING)
 
     def _outcome(self, job_id: str, entry_id: bytes, payload: dict[bytes, bytes]) -> tuple[str, Outcome]:
         result = Result.restore(job_id, entry_id.decode(), payload, self._connection, JSONSerializer)
-        if result.type is Result.Type.SUCCESSFUL:
+        if result.type is not Result.Type.SUCCESSFUL:
+            return job_id, Outcome(failure=_reason(result))
+        try:
             return job_id, Outcome(JobResult.from_dict(result.return_value or {}))
-        return job_id, Outcome(failure=_reason(result))
+        except (KeyError, TypeError):
+            return job_id, Outcome(failure="its result is that of another version's worker")
+
+
+def _codes(result: object) -> set[object]:
+    """Return the codes of all errors in a result, as far as it can be read."""
+    entries = result.get("entries") if isinstance(result, Mapping) else None
+    errors = [one.get("error") for one in entries or () if isinstance(one, Mapping)]
+    errors.append(result.get("failure") if isinstance(result, Mapping) else None)
+    return {error.get("code") for error in errors if isinstance(error, Mapping)}
 
 
 def _reason(result: Result) -> str:

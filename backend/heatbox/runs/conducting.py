@@ -42,9 +42,9 @@ def open_studio(settings: Settings, *, patient: bool = True) -> Studio:
             "Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY (Account & Settings, Access Token).",
         )
     return (
-        Studio(settings.studio_url, key)
+        Studio(settings.studio_url, key, ca_file=settings.ca_file)
         if patient
-        else Studio(settings.studio_url, key, timeout=30.0, delays=())
+        else Studio(settings.studio_url, key, timeout=30.0, delays=(), ca_file=settings.ca_file)
     )
 
 
@@ -62,7 +62,7 @@ def make_conductor(
 ) -> Conductor:
     """Return the conductor of runs that the settings mean, perhaps of one run only."""
     tasks = ProjectTasks(runs, lambda: open_studio(settings, patient=False))
-    return Conductor(runs, open_lane(settings, environment), tasks, only)
+    return Conductor(runs, open_lane(settings, environment), tasks, only, settings.people_url)
 
 
 def is_conducted(settings: Settings) -> bool:

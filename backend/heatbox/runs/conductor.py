@@ -23,9 +23,7 @@ from heatbox.errors import (
     TasksFileError,
     WorkerDiedError,
 )
-from heatbox.labelling.config import Control
-from heatbox.labelling.predictions import join_predictions, prediction
-from heatbox.pipeline import Pipeline
+from heatbox.labelling.predictions import evidence_url, prediction
 from heatbox.queueing.job_process import JobResult
 from heatbox.runs.lanes import Lane, Lost
 from heatbox.runs.output import write_results
@@ -74,12 +72,14 @@ class Conductor:
         lane: that carries chunks to workers.
         tasks: of projects in Label Studio.
         only: the one run to move; None: all.
+        people_url: where people reach the service, for links to the evidence; empty: no links.
     """
 
     runs: Runs
     lane: Lane
     tasks: ProjectTasks
     only: int | None = None
+    people_url: str = ""
     _seconds: dict[str, float] = field(default_factory=dict)  # per picture, by version
     _patience: dict[int, _Patience] = field(default_factory=dict)  # with Label Studio, by run
     _withdrawn: set[str] = field(default_factory=set)
@@ -197,7 +197,8 @@ class Conductor:
         suspected = {result.addresses[index] for index in result.suspects}
         suspects = [item for item in chunk.items if suspected.intersection(item.addresses)]
         one = suspects[0] if len(suspects) == 1 else None  # then it is known which
-        outcomes = _outcomes(chunk, entries, run, result.seconds / done if done else 0.0)
+        seconds = result.seconds / done if done else 0.0
+        outcomes = _outcomes(chunk, entries, run, seconds, self.people_url)
         if one is not None and one.alone and one.strikes + 1 >= _LAST_STRIKE and result.reason is not None:
             outcomes.append(
                 Failed(one.id, result.reason["code"], "{message} {remedy}".format_map(result.reason))
@@ -323,11 +324,11 @@ class Conductor:
 
 
 def _outcomes(
-    chunk: Chunk, entries: Mapping[str, Entry | None], run: Run, seconds: float
+    chunk: Chunk, entries: Mapping[str, Entry | None], run: Run, seconds: float, people_url: str
 ) -> list[Computed | Failed]:
-    """Return what became of the items whose pictures were all tried."""
+    """Return what became of the items whose pictures were all tried; of several, one bad picture costs only itself."""
     outcomes: list[Computed | Failed] = []
-    control = run.control
+    config, version = run.config, run.pipeline.version
     for item in chunk.items:
         mine = [entries.get(address) for address in item.addresses]
         if not mine:
@@ -336,17 +337,15 @@ def _outcomes(
         if any(entry is None for entry in mine):
             continue
         errors = [entry["error"] for entry in mine if entry is not None and "error" in entry]
-        if errors:
+        if len(errors) == len(mine):
             outcomes.append(Failed(item.id, errors[0]["code"], "{message} {remedy}".format_map(errors[0])))
             continue
-        found = [Annotation.from_dict(entry["annotation"]) for entry in mine if entry is not None]
-        outcomes.append(Computed(item.id, _prediction(found, control, run.pipeline), seconds * len(mine)))
+        for error in errors:  # as in an answer of /predict, the other pictures keep their regions
+            log.warning("run %d: %s: %s: %s", run.id, item.name, error["code"], error["message"])
+        found = [
+            Annotation.from_dict(entry["annotation"]) if entry is not None and "annotation" in entry else None
+            for entry in mine
+        ]
+        content = prediction(found, config, version, evidence_url(people_url, run.project, item.task))
+        outcomes.append(Computed(item.id, content, seconds * len(mine)))
     return outcomes
-
-
-def _prediction(found: Sequence[Annotation], control: Control, pipeline: Pipeline) -> Mapping[str, Any]:
-    if not control.value_list:
-        return prediction(found[0], control, pipeline.version)
-    return join_predictions(
-        [prediction(one, control, pipeline.version, index) for index, one in enumerate(found)]
-    )

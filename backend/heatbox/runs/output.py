@@ -12,8 +12,9 @@ from typing import Any
 
 from heatbox.errors import RunStateError
 from heatbox.import_file import atomic_text, config_path
-from heatbox.labelling.config import Control, make_label_config
+from heatbox.labelling.config import make_label_config
 from heatbox.labelling.predictions import import_task
+from heatbox.labelling.tags import LabelConfig
 from heatbox.runs.records import Runs
 from heatbox.runs.tables import Item, ItemState, Run
 
@@ -53,7 +54,7 @@ def write_results(runs: Runs, number: int, out: Path) -> Written:
             f"Run {number} is over project {run.project}, so its predictions are in Label Studio.",
             "Export them there.",
         )
-    control = run.control
+    config = run.config
     lines = failed = 0
     labels: set[str] = set()
     with atomic_text(out) as file:
@@ -61,9 +62,9 @@ def write_results(runs: Runs, number: int, out: Path) -> Written:
             file.write(json.dumps(_line(item), ensure_ascii=False) + "\n")
             lines += 1
             failed += item.state is ItemState.FAILED
-            labels |= _labels(item, control.kind)
-    config = _write_config(run, control, labels, config_path(out)) if out.is_file() else None
-    return Written(lines, failed, runs.counts(number).left, config)
+            labels |= _labels(item)
+    written = _write_config(run, config, labels, config_path(out)) if out.is_file() else None
+    return Written(lines, failed, runs.counts(number).left, written)
 
 
 def _line(item: Item) -> dict[str, Any]:
@@ -73,16 +74,16 @@ def _line(item: Item) -> dict[str, Any]:
     return {**task, "error": {"code": item.code, "message": item.reason}}
 
 
-def _labels(item: Item, kind: str) -> set[str]:
+def _labels(item: Item) -> set[str]:
     regions = item.prediction["result"] if item.prediction else ()
-    return {label for region in regions for label in region["value"][kind]}
+    return {label for region in regions for label in region["value"][region["type"]]}
 
 
-def _write_config(run: Run, control: Control, labels: set[str], path: Path) -> Path | None:
+def _write_config(run: Run, config: LabelConfig, labels: set[str], path: Path) -> Path | None:
     """Write a label config with the labels that were found, unless the run has one that somebody else made."""
-    made = make_label_config(control.label_names, control.data_key)
+    made = make_label_config(config.label_names, config.data_key)
     if run.label_config != made or not labels:
         return None
     with atomic_text(path) as file:
-        file.write(make_label_config(sorted(labels), control.data_key))
+        file.write(make_label_config(sorted(labels), config.data_key))
     return path

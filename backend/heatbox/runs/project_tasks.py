@@ -6,10 +6,9 @@ When nothing of a run is open any more, all of its tasks are looked at once more
 have arrived late.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 from heatbox.errors import (
     HeatboxError,
@@ -18,11 +17,11 @@ from heatbox.errors import (
     TaskGoneError,
     TasksFileError,
 )
-from heatbox.labelling.config import Control
-from heatbox.labelling.predictions import task_addresses
+from heatbox.labelling.tags import LabelConfig
+from heatbox.labelling.tasks import wanted_pictures
 from heatbox.runs.records import Runs
 from heatbox.runs.tables import Failed, Item, ItemState, NewItem, Run
-from heatbox.studio.client import Studio, is_own
+from heatbox.studio.client import Studio, StudioTask, is_own
 from heatbox.studio.task_filter import TaskFilter
 
 __all__ = ["DOUBT_SECONDS", "ProjectTasks"]
@@ -58,9 +57,16 @@ class ProjectTasks:
         if left > _READ_AHEAD:
             return False
         room = _PAGE if run.most is None else min(_PAGE, run.most - total)
-        filters, version = TaskFilter.from_dict(run.filter), run.pipeline.version
+        filters, version, config = TaskFilter.from_dict(run.filter), run.pipeline.version, run.config
         tasks = (
-            self._studio().tasks(run.project, filters, run.cursor, version=version, page_size=room)
+            self._studio().tasks(
+                run.project,
+                filters,
+                run.cursor,
+                version=version,
+                page_size=room,
+                annotations=config.question is not None,
+            )
             if room > 0
             else []
         )[: max(room, 0)]
@@ -68,7 +74,8 @@ class ProjectTasks:
         if run.replace and kept:
             known = self._studio().stored(run.project, version, kept)
             self._tidy(self._studio(), run, known.duplicates, known.older & known.holding)
-        new = [_new_item(task.id, task.data, run.control, kept=task.has_version) for task in tasks]
+        usable = {label for _, label in run.pipeline.label_map} or set(config.label_names)
+        new = [_new_item(task, config, usable) for task in tasks]
         self.runs.add_read(run.id, new, tasks[-1].id if tasks else run.cursor, read_all=not tasks)
         return bool(tasks)
 
@@ -143,13 +150,13 @@ class ProjectTasks:
         return self._client
 
 
-def _new_item(task: int, data: Mapping[str, Any], control: Control, *, kept: bool) -> NewItem:
+def _new_item(task: StudioTask, config: LabelConfig, usable: Collection[str]) -> NewItem:
+    name = f"task {task.id}"
     try:
-        return NewItem(
-            f"task {task}", tuple(task_addresses({"id": task, "data": data}, control)), task, kept=kept
-        )
+        wanted = wanted_pictures(task.as_dict(), config, usable)
+        return NewItem(name, tuple(one.text for one in wanted), task.id, kept=task.has_version)
     except TasksFileError as error:  # the sentence may quote the data, and that may hold a token
-        return NewItem(f"task {task}", task=task, kept=kept, code=error.code, reason=error.remedy)
+        return NewItem(name, task=task.id, kept=task.has_version, code=error.code, reason=error.remedy)
 
 
 def _push_all(studio: Studio, project: int, wanted: Mapping[int, Item]) -> dict[int, HeatboxError]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,18 @@ from typing import Any
 from heatbox.errors import AddressRefusedError, HeatboxError, OutputError, PictureNotFoundError
 from heatbox.import_file import local_files_address
 from heatbox.labelling.choice import LabelChoice, choose_labels, read_label_config
-from heatbox.labelling.config import Control, make_label_config, parse_label_config
+from heatbox.labelling.config import make_label_config, parse_label_config
 from heatbox.labelling.predictions import import_task
+from heatbox.labelling.tags import LabelConfig
+from heatbox.labelling.tasks import known_labels
 from heatbox.ledger import Ledger
 from heatbox.pictures.sources import Source, find_pictures
+from heatbox.pictures.wanted import Wanted
 from heatbox.pipeline import Pipeline
 from heatbox.remote_store import open_store
 from heatbox.runs.records import Runs
 from heatbox.runs.tables import NewItem, NewRun
-from heatbox.serving import serve_project
+from heatbox.serving import classes_by_label, serve_project
 from heatbox.settings import Settings
 from heatbox.studio.client import Studio
 from heatbox.studio.task_filter import TaskFilter
@@ -35,7 +38,6 @@ __all__ = [
     "ProjectRequest",
     "prepare_files_run",
     "prepare_project_run",
-    "with_choices",
 ]
 
 _TITLE_CHARACTERS = 80
@@ -52,12 +54,14 @@ class ProjectRequest:
         filters: which of its tasks.
         most: at most so many of them; None: all.
         replace: whether heatbox's own older predictions of the tasks are removed.
+        given: names of settings that were given by hand and go before the label config.
     """
 
     project: int
     filters: TaskFilter = field(default_factory=TaskFilter)
     most: int | None = None
     replace: bool = False
+    given: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class FilesRequest:
         document_root: Label Studio's LOCAL_FILES_DOCUMENT_ROOT.
         most: at most so many pictures; None: all.
         roots: folders that the workers may read; None: this process does the work and reads what is named.
+        given: names of settings that were given by hand and go before the label config.
     """
 
     paths: tuple[str, ...]
@@ -83,6 +88,7 @@ class FilesRequest:
     document_root: Path = Path("/")
     most: int | None = None
     roots: tuple[Path, ...] | None = None
+    given: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class Prepared:
     Attributes:
         new: the run.
         content: its items, where they are known before it starts.
-        control: that the regions fill.
+        config: that the regions fill.
         total: tasks of the project, or pictures that were found.
         taken: those that filter and limit leave.
         known: those of them that have a prediction of this version; None: it was not counted.
@@ -102,7 +108,7 @@ class Prepared:
 
     new: NewRun
     content: tuple[NewItem, ...]
-    control: Control
+    config: LabelConfig
     total: int
     taken: int
     known: int | None = None
@@ -111,29 +117,12 @@ class Prepared:
 
     @property
     def classes_by_label(self) -> dict[str, tuple[str, ...]]:
-        """The classes that stand for each label of the control; none where a label never gets a box."""
-        found: dict[str, list[str]] = {label: [] for label in self.control.label_names}
-        pairs = self.new.pipeline.label_map or [(label, label) for label in self.control.label_names]
-        for name, label in pairs:
-            found[label].append(name)
-        return {label: tuple(names) for label, names in found.items()}
+        """The classes that stand for each label; none where a label never gets a box."""
+        return classes_by_label(self.new.pipeline, self.config)
 
     def create(self, runs: Runs) -> int:
         """Write the run and return its number."""
         return runs.create(self.new, self.content)
-
-
-def with_choices(settings: Settings, **given: Any) -> Settings:  # noqa: ANN401 - the settings' own types
-    """Return the settings with what was given for one run; None: not given.
-
-    Options are added to those of the settings, but another explainer or fitter than theirs has only its own.
-    """
-    chosen = {name: value for name, value in given.items() if value is not None}
-    for plugin in ("explainer", "fitter"):
-        options = f"{plugin}_options"
-        same = chosen.get(plugin, getattr(settings, plugin)) == getattr(settings, plugin)
-        chosen[options] = (*(getattr(settings, options) if same else ()), *chosen.get(options, ()))
-    return settings.model_copy(update=chosen)
 
 
 def prepare_project_run(
@@ -155,7 +144,8 @@ def prepare_project_run(
     config = parse_label_config(project.label_config)
     ledger = Ledger(settings.ledger_url)
     try:
-        serving = serve_project(settings, open_store(settings), ledger, config.control)
+        store = open_store(settings)
+        serving = serve_project(settings, store, ledger, config, request.given, request.project)
     finally:
         ledger.close()
     total = studio.count_tasks(request.project)
@@ -172,11 +162,11 @@ def prepare_project_run(
     return Prepared(
         new,
         (),
-        config.control,
+        config,
         total,
         taken if request.most is None else min(taken, request.most),
         _count_known(studio, request, serving.pipeline.version) if count_known else None,
-        warnings=(*config.notes, *serving.warnings),
+        warnings=serving.warnings,
     )
 
 
@@ -192,19 +182,20 @@ def prepare_files_run(settings: Settings, request: FilesRequest) -> Prepared:
         pipeline, choice, config = _files_pipeline(settings, ledger, request)
         sources = find_pictures(
             request.paths,
-            data_key=request.data_key or (choice.control.data_key if choice.control.value_list else None),
+            data_key=request.data_key or (choice.config.data_key if choice.config.value_list else None),
             document_roots=(request.document_root,),
-            lists=choice.control.value_list,
+            lists=choice.config.value_list,
         )
         taken = sources[: request.most]
         _require_readable(taken, request.roots)
-        content = tuple(_item(source, choice.control, request.document_root) for source in taken)
+        usable = {label for _, label in pipeline.label_map} or set(choice.config.label_names)
+        content = tuple(_item(source, choice.config, usable, request.document_root) for source in taken)
         known = Runs(ledger).count_known(pipeline.version, content)
     finally:
         ledger.close()
     new = NewRun(_title(request.paths), pipeline, config, out=str(request.out.absolute()))
     wrong = sum(one.code is not None for one in content)
-    return Prepared(new, content, choice.control, len(sources), len(taken), known, wrong, choice.warnings)
+    return Prepared(new, content, choice.config, len(sources), len(taken), known, wrong, choice.warnings)
 
 
 def _count_known(studio: Studio, request: ProjectRequest, version: str) -> int:
@@ -227,14 +218,16 @@ def _files_pipeline(
     settings: Settings, ledger: Ledger, request: FilesRequest
 ) -> tuple[Pipeline, LabelChoice, str]:
     """Return the pipeline, what it does about labels, and the label config of the run."""
-    serving = serve_project(settings, open_store(settings), ledger, None)
+    store = open_store(settings)
+    plain = serve_project(settings, store, ledger, None)
     given = None if request.label_config is None else read_label_config(request.label_config)
-    choice = choose_labels(serving.control.label_names, request.labels, given, request.data_key)
-    config = given or make_label_config(
-        tuple(dict.fromkeys(choice.control.label_names)), choice.control.data_key
-    )
-    parse_label_config(config)  # the key of a made one comes from the command line
-    return replace(serving.pipeline, labels=request.labels, label_map=choice.label_map), choice, config
+    choice = choose_labels(plain.config.label_names, request.labels, given, request.data_key)
+    if given is not None:
+        serving = serve_project(settings, store, ledger, choice.config, request.given)
+        return replace(serving.pipeline, labels=request.labels), choice, given
+    config = make_label_config(tuple(dict.fromkeys(choice.config.label_names)), choice.config.data_key)
+    parse_label_config(config)  # its key comes from the command line
+    return replace(plain.pipeline, labels=request.labels, label_map=choice.label_map), choice, config
 
 
 def _require_readable(sources: Sequence[Source], roots: Sequence[Path] | None) -> None:
@@ -277,44 +270,50 @@ def _require_writable(out: Path) -> None:
         raise OutputError(f"{out} cannot be written: {error.strerror}.", _OTHER_PLACE) from error
 
 
-def _item(source: Source, control: Control, document_root: Path) -> NewItem:
-    """Return a source as an item: its pictures, and the task that it becomes."""
+def _item(source: Source, config: LabelConfig, usable: Collection[str], document_root: Path) -> NewItem:
+    """Return a source as an item: its pictures with what is known of them, and the task that it becomes."""
     try:
         if source.error is not None:
             raise source.error
         paths = [os.path.realpath(path) for path in source.paths]
-        fingerprint = _fingerprint(paths, control)
-        content = _content(source, control, document_root)
-        return NewItem(source.name, tuple(paths), content=content, fingerprint=fingerprint)
+        known = known_labels(source.task or {}, config, usable, len(paths))
+        wanted = tuple(Wanted(path, labels=labels).text for path, labels in zip(paths, known, strict=True))
+        fingerprint = _fingerprint(paths, config, known)
+        content = _content(source, config, document_root)
+        return NewItem(source.name, wanted, content=content, fingerprint=fingerprint)
     except OutputError:  # not below the document root: true of the whole request, not of this picture
         raise
     except HeatboxError as error:
         return NewItem(
             source.name,
-            content=_content_of_wrong(source, control),
+            content=_content_of_wrong(source, config),
             code=error.code,
             reason=f"{error.sentence} {error.remedy}",
         )
 
 
-def _content(source: Source, control: Control, document_root: Path) -> Mapping[str, Any]:
+def _content(source: Source, config: LabelConfig, document_root: Path) -> Mapping[str, Any]:
     if source.task is not None:
         return import_task(source.task, None)
     addresses = [local_files_address(path, document_root) for path in source.paths]
-    return import_task({"data": {control.data_key: addresses if control.value_list else addresses[0]}}, None)
+    return import_task({"data": {config.data_key: addresses if config.value_list else addresses[0]}}, None)
 
 
-def _content_of_wrong(source: Source, control: Control) -> Mapping[str, Any]:
-    return import_task(source.task or {"data": {control.data_key: source.name}}, None)
+def _content_of_wrong(source: Source, config: LabelConfig) -> Mapping[str, Any]:
+    return import_task(source.task or {"data": {config.data_key: source.name}}, None)
 
 
-def _fingerprint(paths: Sequence[str], control: Control) -> str:
+def _fingerprint(paths: Sequence[str], config: LabelConfig, known: Sequence[Sequence[str] | None]) -> str:
     """Return a digest that changes with the files, and with the names that stand in a prediction.
 
     Raises:
         PictureNotFoundError: a file is gone by now.
     """
-    names = (control.from_name, control.to_name, control.value_list)
+    names = (
+        [(one.from_name, one.to_name, one.kind) for one in config.controls],
+        config.value_list,
+        *(() if known == [None] * len(known) else (known,)),
+    )
     try:
         found = [(path, (about := Path(path).stat()).st_size, about.st_mtime_ns) for path in paths]
     except OSError as error:

@@ -30,7 +30,8 @@ from sqlalchemy import (
 )
 
 from heatbox.errors import HeatboxError
-from heatbox.labelling.config import Control, parse_label_config
+from heatbox.labelling.config import parse_label_config
+from heatbox.labelling.tags import LabelConfig
 from heatbox.ledger import metadata
 from heatbox.pipeline import Pipeline
 
@@ -168,9 +169,9 @@ class Run(NewRun):
     ended_at: float | None = None
 
     @property
-    def control(self) -> Control:
-        """The control that the regions fill."""
-        return parse_label_config(self.label_config).control
+    def config(self) -> LabelConfig:
+        """The label config that the regions fill."""
+        return parse_label_config(self.label_config)
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class NewItem:
 
     Attributes:
         name: what a person calls it.
-        addresses: of its pictures, in order.
+        addresses: of its pictures, in order (`heatbox.pictures.wanted.Wanted.text`).
         task: number in Label Studio.
         content: a task of a tasks file, as it came.
         fingerprint: of the file's path, size and time: the same means the same picture.

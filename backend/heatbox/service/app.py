@@ -9,7 +9,7 @@ import importlib.metadata
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -17,14 +17,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from heatbox.errors import HeatboxError, InternalError, RequestError, RunNotFoundError, ServiceError
+from heatbox.errors import HeatboxError, RequestError, RunNotFoundError, ServiceError
 from heatbox.ledger import Ledger
 from heatbox.queueing.requests import RequestQueue
 from heatbox.remote_store import open_store
 from heatbox.runs.conducting import ConductorThread
 from heatbox.runs.records import Runs
-from heatbox.service import metrics, run_pages, runs
-from heatbox.service.body_limit import BodyLimit, TooLongError, answer_too_long
+from heatbox.service import evidence, metrics, run_pages, runs
+from heatbox.service.auth import Authentication, shown_path
+from heatbox.service.body_limit import BodyError, BodyLimit, answer_body_error
+from heatbox.service.description import ERRORS, complete_description
+from heatbox.service.edge import Edge
+from heatbox.service.hosts import HostCheck
 from heatbox.service.predict import Studio
 from heatbox.service.routes import router
 from heatbox.service.watch import Watch
@@ -45,14 +49,17 @@ def create_app(settings: Settings) -> FastAPI:
         RedisUnavailableError: no Redis is named; whether it answers is seen when it is needed.
     """
     queue = RequestQueue(settings.redis_url)
+    asking = evidence.Asking()
     studio = Studio(settings, open_store(settings), Ledger(settings.ledger_url), queue)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(_read_once, studio)
         conductor = ConductorThread(settings, studio.ledger)
         conductor.start()
         yield
         await asyncio.to_thread(conductor.stop)
+        asking.close()
         await queue.aclose()
         studio.ledger.close()
 
@@ -64,25 +71,37 @@ def create_app(settings: Settings) -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         docs_url=None,  # these pages load scripts from other hosts; /openapi.json says the same
         redoc_url=None,
+        responses=ERRORS,
+        redirect_slashes=False,  # a redirect would go to whatever host the request names
     )
     app.state.studio = studio
+    app.state.asking = asking
     app.state.versions = deque[str](maxlen=_VERSIONS)
     app.state.watch = Watch(Runs(studio.ledger))
-    for some in (router, runs.router, run_pages.router, metrics.router):
+    for some in (router, evidence.router, runs.router, run_pages.router, metrics.router):
         app.include_router(some)
+    complete_description(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(Authentication, settings=settings)
+    app.add_middleware(HostCheck, settings=settings)
+    app.add_middleware(Edge)  # the last one is the outermost
     app.add_exception_handler(HeatboxError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_malformed)
-    app.add_exception_handler(TooLongError, answer_too_long)
+    app.add_exception_handler(BodyError, answer_body_error)
     app.add_exception_handler(HTTPException, _answer_http)
-    app.add_exception_handler(Exception, _answer_defect)
     return app
+
+
+def _read_once(studio: Studio) -> None:
+    """Read what the first /setup would: the plugins' names, the model's card, the ledger."""
+    with suppress(HeatboxError):  # /setup will say it
+        studio.serving(None)
 
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HeatboxError):
         raise error
-    log.warning("%s: %s", request.url.path, error)
+    log.warning("%s: %s", shown_path(request.scope), error)
     return JSONResponse(error.as_dict(), _status(error))
 
 
@@ -110,9 +129,3 @@ async def _answer_http(_request: Request, error: Exception) -> JSONResponse:
     )
     told = RequestError(f"{status.phrase}.", "The routes are listed in /openapi.json.")
     return JSONResponse(told.as_dict(), status)
-
-
-async def _answer_defect(request: Request, error: Exception) -> JSONResponse:
-    log.error("%s failed", request.url.path, exc_info=error)
-    defect = InternalError("The request failed.", "The log of `heatbox serve` says why.")
-    return JSONResponse(defect.as_dict(), HTTPStatus.INTERNAL_SERVER_ERROR)

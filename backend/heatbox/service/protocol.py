@@ -18,6 +18,10 @@ class SetupRequest(BaseModel):
     label_config: str | None = Field(
         default=None, alias="schema", description="Label config (XML); without one every class is a label."
     )
+    project: Any = Field(
+        default=None,
+        description="Number of the project, a dot, and when it was made; its scores may be calibrated.",
+    )
     extra_params: Any = Field(
         default=None, description="Whatever was typed into the project's settings; not used."
     )
@@ -42,8 +46,14 @@ class PredictRequest(BaseModel):
         description="Number of the project, a dot, and when it was made; what is late is written there.",
     )
     params: Any = Field(
-        default=None, description="Login, password and, from the editor, a context; not used."
+        default=None,
+        description="Login and password, which are not used, and from the editor a context: what was drawn there.",
     )
+
+    @property
+    def context(self) -> object:
+        """What a person drew with a smart tool, None where nobody did."""
+        return self.params.get("context") if isinstance(self.params, dict) else None
 
 
 def project_number(project: object) -> int | None:

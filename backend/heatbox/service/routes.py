@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request
 
 from heatbox.plugins import EXPLAINERS, plugin_names
-from heatbox.service.predict import Studio, predict
+from heatbox.service.edge import place_of
+from heatbox.service.predict import Studio, empty_answers, predict
 from heatbox.service.protocol import (
     ErrorAnswer,
     PredictRequest,
@@ -46,7 +47,8 @@ async def health() -> dict[str, str]:
 )
 async def setup(request: Request, body: SetupRequest) -> SetupAnswer:
     """Return the version of the predictions that a project gets, or say why it gets none."""
-    serving = await asyncio.to_thread(_studio(request).serving, body.label_config)
+    project = project_number(body.project)
+    serving = await asyncio.to_thread(_studio(request).serving, body.label_config, project)
     version = serving.pipeline.version
     versions: list[str] = request.app.state.versions
     if version not in versions:
@@ -61,10 +63,10 @@ async def predict_tasks(request: Request, body: PredictRequest) -> dict[str, lis
     """Answer with one item per task, in order; `[]` for one that failed or is not ready in time."""
     try:
         project = project_number(body.project)
-        results = await predict(_studio(request), body.tasks, body.label_config, project)
-    except Exception:  # Label Studio drops a whole batch for one error; the log has the details
-        log.exception("%d tasks were not annotated", len(body.tasks))
-        results = [[] for _ in body.tasks]
+        results = await predict(_studio(request), body.tasks, body.label_config, project, body.context)
+    except Exception as error:  # noqa: BLE001 - Label Studio drops a whole batch for one error; its text may quote a task
+        log.error("%d tasks were not annotated: %s", len(body.tasks), place_of(error))  # noqa: TRY400 - see above
+        results = empty_answers(body.tasks, body.context)
     return {"results": results}
 
 

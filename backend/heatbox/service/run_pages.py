@@ -18,7 +18,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from markupsafe import Markup
 
 from heatbox.runs.view import RunView, duration, speed
-from heatbox.service.runs import After, Watching, failed_page, found
+from heatbox.service.runs import After, Number, Watching, failed_page, found
 from heatbox.templating import make_templates
 
 __all__ = ["router"]
@@ -47,7 +47,7 @@ async def runs_events(watch: Watching) -> AsyncIterator[ServerSentEvent]:
 
 
 @router.get("/runs/{number}", response_class=HTMLResponse)
-async def run_page(watch: Watching, number: int, after: After = 0) -> HTMLResponse:
+async def run_page(watch: Watching, number: Number, after: After = 0) -> HTMLResponse:
     """Show a run with its failed items."""
     run = await watch.run(number)
     page = await failed_page(watch, run.id, after, _FAILED_SHOWN)
@@ -61,7 +61,7 @@ async def run_page(watch: Watching, number: int, after: After = 0) -> HTMLRespon
     include_in_schema=False,
     dependencies=[Depends(found)],
 )
-async def run_events(watch: Watching, number: int) -> AsyncIterator[ServerSentEvent]:
+async def run_events(watch: Watching, number: Number) -> AsyncIterator[ServerSentEvent]:
     """Send the run's card now and when it has changed; `end` when the run has ended."""
     shown: Cards = {}
     async for view in watch.changes(lambda: watch.run(number)):

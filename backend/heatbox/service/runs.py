@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
@@ -15,19 +15,22 @@ from heatbox.runs.view import FailedItem, RunView, failed_items
 from heatbox.service.protocol import ErrorAnswer
 from heatbox.service.watch import Watch, watch
 
-__all__ = ["After", "FailedPage", "Watching", "failed_page", "found", "router"]
+__all__ = ["After", "FailedPage", "Number", "Watching", "failed_page", "found", "router"]
 
 router = APIRouter(responses={404: {"model": ErrorAnswer, "description": "There is no such run."}})
 
 Watching = Annotated[Watch, Depends(watch)]
 
+_MOST = 2**31 - 1  # what the ledger's numbers hold
+Number = Annotated[int, Path(ge=0, le=_MOST, description="Number of the run.")]
 
-async def found(watch: Watching, number: int) -> None:
+
+async def found(watch: Watching, number: Number) -> None:
     """Answer 404 before a stream begins."""
     await watch.run(number)
 
 
-After = Annotated[int, Query(ge=0, description="Number of the last item of the page before.")]
+After = Annotated[int, Query(ge=0, le=_MOST, description="Number of the last item of the page before.")]
 
 
 class FailedPage(BaseModel):
@@ -44,14 +47,14 @@ async def runs(watch: Watching) -> dict[str, list[RunView]]:
 
 
 @router.get("/v1/runs/{number}")
-async def run(watch: Watching, number: int) -> RunView:
+async def run(watch: Watching, number: Number) -> RunView:
     """Return how far a run is."""
     return await watch.run(number)
 
 
 @router.get("/v1/runs/{number}/failed")
 async def failed(
-    watch: Watching, number: int, after: After = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    watch: Watching, number: Number, after: After = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> FailedPage:
     """Return a page of a run's failed items, with code and reason."""
     await watch.run(number)
@@ -59,7 +62,7 @@ async def failed(
 
 
 @router.get("/v1/runs/{number}/events", response_class=EventSourceResponse, dependencies=[Depends(found)])
-async def events(watch: Watching, number: int) -> AsyncIterator[ServerSentEvent]:
+async def events(watch: Watching, number: Number) -> AsyncIterator[ServerSentEvent]:
     """Send the run as an event `run` now and whenever it has changed, until it has ended."""
     async for view in watch.changes(lambda: watch.run(number)):
         yield ServerSentEvent(event="run", data=view)

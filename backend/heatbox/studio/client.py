@@ -10,6 +10,8 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Self
 
 from heatbox.errors import StudioAmbiguousError, StudioRefusedError
@@ -36,6 +38,7 @@ MOST_PUSHED = 500
 
 _OWN = re.compile(r"heatbox-[A-Za-z0-9_.-]+-[A-Za-z0-9_.-]+-[0-9a-f]{10}")
 _FIELDS = f"id,data,is_labeled,total_predictions,{VERSIONS}"
+_WHOLE = ""  # tasks as they are: with a list of fields, annotations are numbers only
 _IDS_PER_REQUEST = 200  # they stand in the address, which servers limit to 4 KiB
 _CONTENTS_PER_REQUEST = 100
 _COUNTED_PER_REQUEST = 1000
@@ -61,12 +64,18 @@ class StudioTask:
         data: what it shows.
         has_version: whether a prediction of the version that was asked for is stored on it.
         is_labeled: whether Label Studio counts it as labelled.
+        annotations: what people answered, where it was asked for.
     """
 
     id: int
     data: Mapping[str, Any]
     has_version: bool
     is_labeled: bool
+    annotations: Sequence[Mapping[str, Any]] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the task as `/predict` gets it, as far as it was read."""
+        return {"id": self.id, "data": self.data, "annotations": list(self.annotations)}
 
 
 @dataclass(frozen=True)
@@ -94,15 +103,22 @@ class Studio:
         api_key: personal access token, or legacy token.
         timeout: seconds that an answer may take.
         delays: seconds before the second, third, ... try of a reading request.
+        ca_file: further CA certificates (PEM) to trust.
 
     Every method raises StudioError where Label Studio gives no good answer, and StudioRefusedError where it refuses
     what is asked, for example because a number is unknown.
     """
 
     def __init__(
-        self, url: str, api_key: str, *, timeout: float = 120.0, delays: Sequence[float] = (0.5, 2.0)
+        self,
+        url: str,
+        api_key: str,
+        *,
+        timeout: float = 120.0,
+        delays: Sequence[float] = (0.5, 2.0),
+        ca_file: Path | None = None,
     ) -> None:
-        self._http = StudioHTTP(url, api_key, timeout, delays)
+        self._http = StudioHTTP(url, api_key, timeout, delays, ca_file)
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +128,11 @@ class Studio:
 
     def __repr__(self) -> str:
         return f"Studio({self._http.url!r})"
+
+    @property
+    def http(self) -> StudioHTTP:
+        """The requests themselves, for what only one module asks (`heatbox.studio.connection`)."""
+        return self._http
 
     def user(self) -> str:
         """Return the name under which Label Studio knows the token's owner."""
@@ -134,7 +155,7 @@ class Studio:
             return sum(len(rows) for rows in self._pages(project, filters, view, 0, _COUNTED_PER_REQUEST))
         return int(self._list(project, page_query(view, filters, filters.next_id(0) or 0), "id", 1)["total"])
 
-    def tasks(
+    def tasks(  # noqa: PLR0913 - what a page of tasks is
         self,
         project: int,
         filters: TaskFilter = _EVERY,
@@ -142,6 +163,7 @@ class Studio:
         *,
         version: str = "",
         page_size: int = 500,
+        annotations: bool = False,
     ) -> list[StudioTask]:
         """Return the next tasks that the filter takes, in ascending order; none when there are no more.
 
@@ -151,9 +173,11 @@ class Studio:
             after_id: the last task of the page before.
             version: whose predictions `has_version` means.
             page_size: at most so many.
+            annotations: whether their annotations are read too.
         """
         view = self._view(project, filters)
         rows = next(self._pages(project, filters, view, after_id, page_size), [])
+        answers = self._annotations(project, [row["id"] for row in rows]) if annotations else {}
         unsure = [row["id"] for row in rows if versions(row) is None]
         holding = self._matching(project, unsure, once(version)) if version else frozenset()
         return [
@@ -162,6 +186,7 @@ class Studio:
                 row["data"],
                 row["id"] in holding or version in (versions(row) or ()),
                 row["is_labeled"],
+                answers.get(row["id"], ()),
             )
             for row in rows
         ]
@@ -196,6 +221,28 @@ class Studio:
             row["id"]: [(found["id"], found["model_version"] or "") for found in row["predictions"]]
             for chunk in _chunks(task_ids, _CONTENTS_PER_REQUEST)
             for row in self._rows(project, chunk, "id,predictions", fields="all")
+        }
+
+    def task(self, project: int, number: int) -> StudioTask:
+        """Return one task of a project, with its annotations; whether it has a version is not asked.
+
+        It is listed and not read: whoever reads a task without predictions lets Label Studio ask for one and store it.
+
+        Raises:
+            StudioRefusedError: there is none of this number in the project; status 404.
+        """
+        query = as_query([condition("id", "equal", "Number", number)])
+        # Without `review` a project may be set up to ask for predictions whenever tasks are listed.
+        page = self._list(project, query, _WHOLE, 1, fields="all", review="true")
+        for row in page["tasks"]:
+            return StudioTask(number, row["data"], False, row["is_labeled"] is True, row["annotations"])  # noqa: FBT003 - not asked
+        raise _no_task(project, number)
+
+    def _annotations(self, project: int, task_ids: Sequence[int]) -> dict[int, list[Mapping[str, Any]]]:
+        return {
+            row["id"]: row["annotations"]
+            for chunk in _chunks(task_ids, _CONTENTS_PER_REQUEST)
+            for row in self._rows(project, chunk, _WHOLE, fields="all")
         }
 
     def push(self, project: int, predictions: Sequence[Mapping[str, Any]]) -> int:
@@ -287,12 +334,23 @@ class Studio:
     def _list(self, project: int, query: Row, included: str, page_size: int, **more: str) -> Row:
         """Return one page of tasks, and how many there are, with these fields and nothing else."""
         text = json.dumps(with_versions(query) if VERSIONS in included else query, separators=(",", ":"))
-        params: dict[str, str | int] = {"project": project, "page_size": page_size, "include": included}
+        params: dict[str, str | int] = {"project": project, "page_size": page_size}
+        if included != _WHOLE:
+            params["include"] = included
         answer = self._http.get("/api/tasks/", {**params, "resolve_uri": "false", "query": text, **more})
         match answer:
             case {"tasks": list(), "total": int()}:
                 return dict(answer)
         raise self._http.not_understood("/api/tasks/")
+
+
+def _no_task(project: int, number: int) -> StudioRefusedError:
+    error = StudioRefusedError(
+        f"Project {project} of Label Studio has no task {number}.",
+        "Check the numbers, and that the token's user may see the project.",
+    )
+    error.status = HTTPStatus.NOT_FOUND
+    return error
 
 
 def is_own(model_version: str) -> bool:

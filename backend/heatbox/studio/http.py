@@ -1,26 +1,29 @@
 """HTTP to one Label Studio: its token, what is tried again, and which answer is which error.
 
-A personal access token (a JWT) is exchanged for an access token of five minutes; a legacy token is sent as it is.
 Redirects are not followed, so the token goes to no other address. Reading is tried again; writing never is, since
 an answer that got lost does not say whether Label Studio stored something.
 """
 
 import json
 import logging
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from heatbox.errors import SettingsError, StudioAmbiguousError, StudioError, StudioRefusedError
+from heatbox.hosts import read_host
+from heatbox.studio.token import Token
 
-__all__ = ["StudioHTTP"]
+__all__ = ["StudioHTTP", "make_ssl_context"]
 
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
-_ACCESS_SECONDS = 240.0  # Label Studio's access tokens live for 300
+_LEAST_SECONDS = 0.01
 _SHOWN = 300  # characters of Label Studio's reason
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _TRANSIENT = frozenset({408, 429})
@@ -43,21 +46,32 @@ class StudioHTTP:
         api_key: personal access token or legacy token.
         timeout: seconds that an answer may take.
         delays: seconds before the second, third, ... try of a reading request.
+        ca_file: further CA certificates (PEM) to trust.
+
+    Attributes:
+        url: the address, without a slash at its end.
+        token: of the user.
 
     Raises:
-        SettingsError: the address or the token cannot be one.
+        SettingsError: the address, the token or the certificates cannot be used.
     """
 
-    def __init__(self, url: str, api_key: str, timeout: float, delays: Sequence[float]) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        timeout: float,
+        delays: Sequence[float],
+        ca_file: Path | None = None,
+    ) -> None:
         self.url = _checked_url(url)
-        self._key = _checked_key(api_key)
+        self.token = Token(api_key, self._new_access)
         self._delays = tuple(delays)
-        self._access = ""
-        self._access_until = 0.0
         self._client = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
             follow_redirects=False,
+            verify=make_ssl_context(ca_file),
         )
 
     def __repr__(self) -> str:
@@ -86,6 +100,10 @@ class StudioHTTP:
         """
         return self._answer(lambda: self._send("POST", path, json=content), lost=StudioAmbiguousError)
 
+    def patch(self, path: str, content: Any) -> Any:  # noqa: ANN401 - JSON
+        """Return the answer to JSON that changes what has this path, once. Raises as `post`."""
+        return self._answer(lambda: self._send("PATCH", path, json=content), lost=StudioAmbiguousError)
+
     def delete(self, path: str) -> None:
         """Delete what has this path; what is gone already is fine. Raises as `get`."""
         self._repeated(lambda: self._send("DELETE", path), gone_is_fine=True)
@@ -95,23 +113,22 @@ class StudioHTTP:
         return kind(f"What answers at {self.url}{path} does not speak as Label Studio.", _AGAIN)
 
     def _send(self, method: str, path: str, **content: Any) -> httpx.Response:  # noqa: ANN401 - httpx's
-        response = self._client.request(method, path, headers=self._headers(), **content)
-        if response.status_code == httpx.codes.UNAUTHORIZED and self._access:
-            self._access = ""
-            response = self._client.request(method, path, headers=self._headers(), **content)
+        header = self.token.header()
+        response = self._client.request(method, path, headers=header, **content)
+        if response.status_code == httpx.codes.UNAUTHORIZED and self.token.can_replace(header):
+            response = self._client.request(method, path, headers=self.token.header(), **content)
         return response
 
-    def _headers(self) -> dict[str, str]:
-        if self._key.count(".") != 2:  # noqa: PLR2004 - a JWT has three parts
-            return {"Authorization": f"Token {self._key}"}
-        if not self._access or time.monotonic() >= self._access_until:
-            self._access = self._new_access()
-            self._access_until = time.monotonic() + _ACCESS_SECONDS
-        return {"Authorization": f"Bearer {self._access}"}
-
-    def _new_access(self) -> str:
+    def _new_access(self, key: str, seconds: float | None) -> str:
         """Exchange the personal access token; a request whose token cannot be had was certainly not sent."""
-        answer = self._answer(lambda: self._client.post("/api/token/refresh/", json={"refresh": self._key}))
+        timeout = self._client.timeout
+        if seconds is not None:
+            usual = (timeout.connect or 0.0, timeout.read or 0.0)
+            connect, read = (min(one, max(seconds, _LEAST_SECONDS)) for one in usual)
+            timeout = httpx.Timeout(read, connect=connect)
+        answer = self._answer(
+            lambda: self._client.post("/api/token/refresh/", json={"refresh": key}, timeout=timeout)
+        )
         match answer:
             case {"access": str(access)} if access.isascii() and access.isprintable():
                 return access
@@ -139,7 +156,7 @@ class StudioHTTP:
         except httpx.RequestError as error:
             kind = StudioError if isinstance(error, _NOT_SENT) else lost
             reason = str(error).rstrip(".") or type(error).__name__
-            sentence = self._clean(f"Label Studio at {self.url} gave no answer: {reason}.")
+            sentence = self.token.clean(f"Label Studio at {self.url} gave no answer: {reason}.")
             raise kind(sentence, _AGAIN) from error
         if response.status_code == httpx.codes.NOT_FOUND and gone_is_fine:
             return None
@@ -152,7 +169,7 @@ class StudioHTTP:
 
     def _refusal(self, response: httpx.Response, lost: type[StudioError]) -> StudioError | StudioRefusedError:
         status = response.status_code
-        sentence = self._clean(f"{_told(response)} HTTP {status}{_reason(response)}.")
+        sentence = self.token.clean(f"{_told(response)} HTTP {status}{_reason(response)}.")
         if response.is_redirect:
             return StudioRefusedError(sentence, "Set HEATBOX_STUDIO_URL to the address that it redirects to.")
         if response.is_server_error:
@@ -163,10 +180,25 @@ class StudioHTTP:
         refused.status = status
         return refused
 
-    def _clean(self, text: str) -> str:
-        for secret in filter(None, (self._key, self._access)):
-            text = text.replace(secret, "***")
-        return text
+
+def make_ssl_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return what checks certificates: the usual authorities, and those of a PEM file.
+
+    Raises:
+        SettingsError: the file cannot be read, or has no certificate.
+    """
+    context = httpx.create_ssl_context()
+    if ca_file is None:
+        return context
+    try:
+        context.load_verify_locations(ca_file)
+    except OSError as error:  # also SSLError
+        reason = "it has no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise SettingsError(
+            f"The CA certificates in {ca_file.name!r} cannot be used: {reason}.",
+            "Set HEATBOX_CA_FILE to a file with certificates in PEM.",
+        ) from error
+    return context
 
 
 def _told(response: httpx.Response) -> str:
@@ -193,23 +225,15 @@ def _checked_url(url: str) -> str:
     remedy = "Set HEATBOX_STUDIO_URL to Label Studio's address, as in https://studio.example."
     try:
         parts = httpx.URL(url.strip())
-    except httpx.InvalidURL as error:
+        is_complete = parts.scheme in {"http", "https"} and bool(parts.host)
+        if is_complete:
+            read_host(parts.netloc.decode("ascii"))
+    except (httpx.InvalidURL, ValueError) as error:  # UnicodeError: a name that only looks like IDNA
         raise SettingsError("The address of Label Studio is not one.", remedy) from error
-    if parts.scheme not in {"http", "https"} or not parts.host:
+    if not is_complete:
         raise SettingsError(
             "The address of Label Studio has no http:// or https:// with a host, or is not set.", remedy
         )
     if parts.userinfo or parts.query or parts.fragment:
         raise SettingsError("The address of Label Studio has a user, a query or a fragment in it.", remedy)
     return str(parts).rstrip("/")
-
-
-def _checked_key(key: str) -> str:
-    """Return the token; one that no header can hold is told without showing it."""
-    key = key.strip()
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise SettingsError(
-            "The token for Label Studio is not set, or has characters that no token has.",
-            "Set HEATBOX_STUDIO_API_KEY to a personal access token (Label Studio: Account & Settings).",
-        )
-    return key

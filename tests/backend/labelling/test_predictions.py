@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from heatbox.annotation import Annotation, Region, region_id
 from heatbox.boxes import Box
-from heatbox.errors import LabelUnknownError, TasksFileError
-from heatbox.labelling.config import Control, LabelTag
-from heatbox.labelling.predictions import import_task, join_predictions, prediction, task_addresses
+from heatbox.errors import LabelUnknownError
+from heatbox.labelling.predictions import import_task, prediction
+from heatbox.labelling.tags import Control, LabelConfig, LabelTag
 
-CONTROL = Control("label", "photo", (LabelTag("cat"), LabelTag("Hund", alias="dog")), "image")
-LIST = Control("label", "photo", (LabelTag("cat"),), "images", value_list=True)
+LABELS = (LabelTag("cat"), LabelTag("Hund", alias="dog"))
+CONFIG = LabelConfig((Control("label", "photo", LABELS),))
+LIST = LabelConfig((Control("label", "photo", (LabelTag("cat"),)),), "images", value_list=True)
 TABBY = Region("hb1", "cat", "tabby", Box(20, 10, 60, 40), 0.75)
 BEAGLE = Region("hb2", "dog", "beagle", Box(0, 0, 200, 100), 0.5)
 
@@ -40,7 +41,7 @@ def annotations(draw):
 @settings(deadline=None)
 @given(annotations())
 def test_every_region_lies_inside_the_picture_with_a_score_and_an_id_of_its_own(value):
-    result = prediction(value, CONTROL, "v")["result"]
+    result = prediction([value], CONFIG, "v")["result"]
     for region in result:
         box = region["value"]
         assert min(box["x"], box["y"], box["width"], box["height"]) >= 0
@@ -50,7 +51,7 @@ def test_every_region_lies_inside_the_picture_with_a_score_and_an_id_of_its_own(
 
 
 def test_a_region_has_exactly_the_keys_that_label_studio_knows():
-    assert prediction(annotation(TABBY), CONTROL, "heatbox-x")["result"] == [
+    assert prediction([annotation(TABBY)], CONFIG, "heatbox-x")["result"] == [
         {
             "id": "hb1",
             "from_name": "label",
@@ -74,12 +75,14 @@ def test_a_region_has_exactly_the_keys_that_label_studio_knows():
 
 
 def test_a_prediction_has_the_lowest_score_and_the_version():
-    result = prediction(annotation(TABBY, BEAGLE), CONTROL, "heatbox-x")
+    result = prediction([annotation(TABBY, BEAGLE)], CONFIG, "heatbox-x")
     assert (result["score"], result["model_version"]) == (0.5, "heatbox-x")
 
 
-def test_a_picture_without_boxes_is_an_empty_prediction_without_a_score():
-    assert prediction(annotation(), CONTROL, "v") == {"result": [], "score": None, "model_version": "v"}
+@pytest.mark.parametrize(("absence", "score"), [(0.9, 0.9), (None, 0.0)])
+def test_a_picture_without_boxes_is_an_empty_prediction_that_says_how_sure_it_is(absence, score):
+    empty = Annotation(200, 100, (), absence=absence)
+    assert prediction([empty], CONFIG, "v") == {"result": [], "score": score, "model_version": "v"}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_a_picture_without_boxes_is_an_empty_prediction_without_a_score():
 )
 def test_scores_are_clipped(score, clipped):
     region = Region("hb1", "cat", "tabby", Box(0, 0, 1, 1), score)
-    result = prediction(annotation(region), CONTROL, "v")
+    result = prediction([annotation(region)], CONFIG, "v")
     assert (result["score"], result["result"][0]["score"]) == (clipped, clipped)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
@@ -96,12 +99,11 @@ def test_scores_are_clipped(score, clipped):
 def test_a_label_that_the_config_does_not_have_is_an_error(label):
     region = Region("hb1", label, "tabby", Box(0, 0, 1, 1), 0.5)
     with pytest.raises(LabelUnknownError, match=f"{label}.*Map the class 'tabby' to one of: cat, dog"):
-        prediction(annotation(region), CONTROL, "v")
+        prediction([annotation(region)], CONFIG, "v")
 
 
 def test_the_pictures_of_one_task_are_told_apart_by_item_index_and_id():
-    pictures = [prediction(annotation(TABBY), LIST, "v", index) for index in (0, 2)]
-    joined = join_predictions(pictures)
+    joined = prediction([annotation(TABBY), None, annotation(TABBY)], LIST, "v")
     assert [(region["item_index"], region["id"]) for region in joined["result"]] == [
         (0, "hb1-0"),
         (2, "hb1-2"),
@@ -109,13 +111,14 @@ def test_the_pictures_of_one_task_are_told_apart_by_item_index_and_id():
     assert (joined["score"], joined["model_version"]) == (0.75, "v")
 
 
-def test_a_picture_without_boxes_does_not_hide_its_neighbours_score():
-    pictures = [prediction(annotation(*regions), LIST, "v", 0) for regions in ((), (TABBY,))]
-    assert join_predictions(pictures)["score"] == 0.75
+def test_a_picture_that_failed_does_not_hide_its_neighbours_score_and_a_doubtful_one_is_the_tasks():
+    sure, unsure = Annotation(200, 100, (), absence=0.9), Annotation(200, 100, (), absence=0.2)
+    assert prediction([None, annotation(TABBY), sure], LIST, "v")["score"] == 0.75
+    assert prediction([annotation(TABBY), unsure], LIST, "v")["score"] == 0.2
 
 
 def test_bare_data_becomes_a_task_with_its_prediction():
-    made = prediction(annotation(TABBY), CONTROL, "v")
+    made = prediction([annotation(TABBY)], CONFIG, "v")
     assert import_task({"image": "a.jpg"}, made) == {"data": {"image": "a.jpg"}, "predictions": [made]}
 
 
@@ -124,7 +127,7 @@ def test_a_failed_picture_is_imported_without_a_prediction():
 
 
 def test_of_an_exported_task_the_work_of_others_is_kept_and_counters_are_not():
-    made = prediction(annotation(TABBY), CONTROL, "heatbox-new")
+    made = prediction([annotation(TABBY)], CONFIG, "heatbox-new")
     other, old = {"result": [], "model_version": "yolo"}, {"result": [], "model_version": "heatbox-old"}
     kept = {"id": 7, "data": {"image": "a.jpg"}, "meta": {"k": 1}, "annotations": [{"result": []}]}
     task = {**kept, "predictions": [3, other, old], "total_annotations": 1, "drafts": []}
@@ -135,33 +138,3 @@ def test_the_input_task_is_not_changed():
     task = {"data": {"image": "a.jpg"}, "predictions": []}
     import_task(task, {"result": []})["data"]["image"] = "b.jpg"
     assert task == {"data": {"image": "a.jpg"}, "predictions": []}
-
-
-@pytest.mark.parametrize(
-    ("task", "control", "addresses"),
-    [
-        ({"data": {"image": "a.jpg", "text": "x"}}, CONTROL, ["a.jpg"]),
-        ({"image": "a.jpg"}, CONTROL, ["a.jpg"]),
-        ({"data": {"images": ["a.jpg", "b.jpg"]}}, LIST, ["a.jpg", "b.jpg"]),
-        ({"data": {"images": "a.jpg"}}, LIST, ["a.jpg"]),
-    ],
-)
-def test_the_addresses_of_a_task_are_found_under_the_key_of_the_config(task, control, addresses):
-    assert task_addresses(task, control) == addresses
-
-
-@pytest.mark.parametrize(
-    ("data", "control", "shown"),
-    [
-        ({"text": "x"}, CONTROL, "is None"),
-        ({"image": ""}, CONTROL, "is ''"),
-        ({"image": 3}, CONTROL, "is 3"),
-        ({"image": ["a.jpg"]}, CONTROL, r"is \['a.jpg'\]"),
-        ({"image": ["a.jpg" * 99]}, CONTROL, r"is \['a.jpg.{1,80}\.\.\."),
-        ({"images": []}, LIST, r"is \[\]"),
-        ({"images": ["a.jpg", None]}, LIST, r"is \['a.jpg', None\]"),
-    ],
-)
-def test_a_task_without_an_address_is_named_with_what_it_has(data, control, shown):
-    with pytest.raises(TasksFileError, match=rf"Task 5 has no picture: data\['{control.data_key}'\] {shown}"):
-        task_addresses({"id": 5, "data": data}, control)

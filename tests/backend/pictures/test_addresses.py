@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from heatbox.errors import AddressRefusedError, PictureError, PictureNotFoundError
-from heatbox.pictures.addresses import is_local_files, is_remote, resolve
+from heatbox.pictures.addresses import is_cloud, is_local_files, is_remote, resolve
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_devices_are_refused_also_where_their_folder_is_allowed(place):
 def test_an_address_that_is_not_local_is_refused_without_repeating_it(place, address, words):
     with pytest.raises(AddressRefusedError, match=words) as caught:
         resolve(address, [place / "root"])
-    assert "only local files" in caught.value.remedy
+    assert "Give a local file" in caught.value.remedy
     assert "hush" not in str(caught.value)
 
 
@@ -183,3 +183,15 @@ def test_without_roots_everything_is_refused_with_the_setting_to_set(place, addr
 )
 def test_kinds_of_addresses_are_told_apart(address, remote, local_files):
     assert (is_remote(address), is_local_files(address)) == (remote, local_files)
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://b/a.jpg", "S3://b/a.jpg", " \ngs://b/a.jpg", "Azure-Blob://b/a.jpg"]
+)
+def test_an_address_in_a_cloud_is_known_however_it_is_written(address):
+    assert is_cloud(address)
+
+
+@pytest.mark.parametrize("address", ["", "s3:/b", "https://s3.example/s3://b", "/s3://b", "s3n://b"])
+def test_other_addresses_are_in_no_cloud(address):
+    assert not is_cloud(address)

@@ -1,10 +1,13 @@
 import asyncio
 
 import pytest
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
 
 from heatbox.errors import RedisUnavailableError
 from heatbox.pipeline import Pipeline
-from heatbox.queueing.queues import connect, open_queue
+from heatbox.queueing.job_process import JobResult
+from heatbox.queueing.queues import AllowedJob, carried_out_by, connect, open_queue
 from heatbox.queueing.requests import Batch, RequestQueue
 
 PIPELINE = Pipeline("tiny@0")
@@ -47,6 +50,43 @@ def test_a_job_that_failed_is_tried_again_three_times(queue, jobs):
         job_ids.append(queue.submit(PIPELINE, A))
         fail(jobs, job_ids[-1])
     assert len(set(job_ids)) == 3
+
+
+@pytest.mark.parametrize("code", ["picture-fetch", "picture-slow", "store-unavailable", "label-studio"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_failed_for_a_passing_reason_is_asked_for_anew_some_seconds_later(queue, jobs, code, whole):
+    job_ids = [queue.submit(PIPELINE, A)]
+    for _ in range(4):
+        finish(jobs, failed(code, whole=whole))
+        assert queue.submit(PIPELINE, A) == job_ids[-1]  # at the same time the answer is shared
+        let_pass(jobs, job_ids[-1])
+        job_ids.append(queue.submit(PIPELINE, A))
+        assert queue.submit(PIPELINE, A) == job_ids[-1]
+        assert jobs.job_ids == job_ids[-1:]
+    assert len(set(job_ids)) == 5
+
+
+@pytest.mark.parametrize("code", ["picture-unreadable", "address-refused", "model-not-found"])
+def test_what_failed_for_good_is_found_again(queue, jobs, code):
+    job_id = queue.submit(PIPELINE, A)
+    finish(jobs, failed(code))
+    let_pass(jobs, job_id)
+    assert queue.submit(PIPELINE, A) == job_id
+
+
+def test_a_result_is_kept_for_a_minute_because_the_content_of_an_address_may_change(queue, jobs):
+    job_id = queue.submit(PIPELINE, A)
+    finish(jobs, JobResult(({"annotation": {}},)).as_dict())
+    left = [jobs.connection.ttl(key) for key in (f"rq:job:{job_id}", f"rq:results:{job_id}")]
+    assert all(50 < seconds <= 60 for seconds in left), left
+
+
+@pytest.mark.parametrize("result", [{}, {"entries": []}, {**JobResult(()).as_dict(), "unheard": 1}])
+def test_a_result_that_cannot_be_read_is_a_failure_of_its_job(queue, jobs, result):
+    job_id = queue.submit(PIPELINE, A)
+    finish(jobs, result)
+    outcome = asyncio.run(wait(queue, [job_id], 5))[job_id]
+    assert "another version" in outcome.failure
 
 
 def test_the_log_line_of_a_job_names_no_address(queue, jobs):
@@ -102,3 +142,21 @@ def fail(jobs, job_id):
         job.set_status("failed", pipeline=pipeline)
         job._handle_failure("Traceback ...\nit broke", pipeline)  # noqa: SLF001 - RQ has no public way
         pipeline.execute()
+
+
+def failed(code, *, whole=False):
+    """Return the result of a job whose one picture, or whole, failed."""
+    error = {"code": code, "message": "It broke.", "remedy": "Mend it."}
+    return (JobResult((None,), failure=error) if whole else JobResult(({"error": error},))).as_dict()
+
+
+def finish(jobs, result):
+    """Do what a worker does: carry out what is queued, with this result."""
+    worker = SimpleWorker([jobs], connection=jobs.connection, serializer=JSONSerializer, job_class=AllowedJob)
+    with carried_out_by(lambda _: result):
+        worker.perform_job(jobs.fetch_job(jobs.pop_job_id()), jobs)
+
+
+def let_pass(jobs, job_id):
+    """Let a result be ten seconds old."""
+    jobs.connection.expire(f"rq:job:{job_id}", 50)

@@ -33,7 +33,7 @@ def picture(name, **fields):
 
 
 def found(*labels):
-    regions = [{"value": {"rectanglelabels": [label]}} for label in labels]
+    regions = [{"type": "rectanglelabels", "value": {"rectanglelabels": [label]}} for label in labels]
     return {"result": regions, "score": 0.5, "model_version": PIPELINE.version}
 
 
@@ -96,7 +96,7 @@ def test_beside_it_comes_a_label_config_with_what_was_found_unless_the_user_has_
     made = runs.create(new_run(), [picture("a.png")])
     settle(runs, made, ["dog", "cat"])
     written = write_results(runs, made, tmp_path / "out.jsonl")
-    assert parse_label_config(written.label_config.read_text()).control.label_names == ("cat", "dog")
+    assert parse_label_config(written.label_config.read_text()).label_names == ("cat", "dog")
     own = runs.create(new_run(label_config=CONFIG.replace('"label"', '"box"')), [picture("a.png")])
     settle(runs, own, ["dog"])
     assert write_results(runs, own, tmp_path / "own.jsonl").label_config is None

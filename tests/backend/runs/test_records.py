@@ -57,7 +57,7 @@ def test_a_run_is_found_as_it_was_asked_for(runs):
     found = runs.find(runs.create(asked))
     assert {name: getattr(found, name) for name in NewRun.__dataclass_fields__} == vars(asked)
     assert (found.state, found.read_all, found.cursor, found.ended_at) == (RunState.RUNNING, False, 0, None)
-    assert found.control.label_names == ("cat",)
+    assert found.config.label_names == ("cat",)
 
 
 def test_a_run_over_files_is_read_from_the_start_and_a_project_is_not(runs):

@@ -18,11 +18,12 @@ from heatbox.errors import (
 )
 from heatbox.labelling.config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
+from heatbox.pictures.wanted import Wanted
 from heatbox.remote_store import open_store
 from heatbox.runs.records import Runs
-from heatbox.runs.start import FilesRequest, prepare_files_run, with_choices
+from heatbox.runs.start import FilesRequest, prepare_files_run
 from heatbox.runs.tables import Computed, ItemState
-from heatbox.serving import serve_project
+from heatbox.serving import serve_project, with_choices
 from heatbox.settings import Settings
 
 LISTS = (
@@ -76,9 +77,9 @@ def test_a_folder_becomes_items_with_real_paths_and_the_tasks_that_they_become(p
 
 def test_the_version_is_the_one_that_the_service_has_for_the_same_settings(prepare, here, pictures, tmp_path):
     ledger = Ledger(here.ledger_url)
-    control = parse_label_config(make_label_config(["cat"])).control
+    own = parse_label_config(make_label_config(["cat"]))
     (tmp_path / "own.xml").write_text(make_label_config(["cat"]))
-    for config, same in ((None, None), (tmp_path / "own.xml", control)):
+    for config, same in ((None, None), (tmp_path / "own.xml", own)):
         prepared = prepare(pictures, label_config=config)
         served = serve_project(here, open_store(here), ledger, same)
         assert prepared.new.pipeline.version == served.pipeline.version
@@ -171,6 +172,18 @@ def test_several_pictures_of_a_task_are_one_item(prepare, pictures, tmp_path):
     assert alone.content["data"] == {"photos": ["/data/local-files/?d=0.png"]}
 
 
+def test_each_picture_of_a_task_is_asked_for_what_is_known_of_it_alone(prepare, pictures, tmp_path):
+    asked = '<Choices name="what" toName="images" perItem="true"><Choice value="cat"/></Choices></View>'
+    (tmp_path / "lists.xml").write_text(LISTS.replace("</View>", asked))
+    answer = {"from_name": "what", "item_index": 1, "value": {"choices": ["cat"]}}
+    data = {"photos": [str(pictures / "0.png"), str(pictures / "1.png")]}
+    tasks = write_json(
+        tmp_path / "tasks.json", [{"id": 7, "data": data, "annotations": [{"result": [answer]}]}]
+    )
+    (item,) = prepare(tasks, label_config=tmp_path / "lists.xml").content
+    assert [Wanted.from_text(text).labels for text in item.addresses] == [None, ("cat",)]
+
+
 def test_a_list_is_no_address_where_the_label_config_shows_one_picture(prepare, pictures, tmp_path):
     tasks = write_json(
         tmp_path / "tasks.json", [{"image": [str(pictures / "0.png")]}, {"image": str(pictures / "0.png")}]
@@ -201,13 +214,13 @@ def test_the_label_map_and_labels_without_a_class_are_told(prepare, pictures, tm
 def test_labels_that_were_asked_for_are_looked_for_however_written(prepare, pictures):
     prepared = prepare(pictures, labels=("CAT",))
     assert (prepared.new.pipeline.labels, prepared.classes_by_label) == (("CAT",), {"CAT": ("cat",)})
-    assert parse_label_config(prepared.new.label_config).control.label_names == ("CAT",)
+    assert parse_label_config(prepared.new.label_config).label_names == ("CAT",)
 
 
 def test_the_data_key_is_that_of_the_tasks_and_of_the_label_config(prepare, pictures):
     prepared = prepare(pictures / "0.png", data_key="photo")
     assert list(prepared.content[0].content["data"]) == ["photo"]
-    assert parse_label_config(prepared.new.label_config).control.data_key == "photo"
+    assert parse_label_config(prepared.new.label_config).data_key == "photo"
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from heatbox.errors import (
     StudioRefusedError,
 )
 from heatbox.pipeline import Pipeline
-from heatbox.studio import http as studio_http
+from heatbox.studio import token as studio_token
 from heatbox.studio.client import Studio, is_own
-from heatbox.studio.query import versions
+from heatbox.studio.query import VERSIONS, versions
 from heatbox.studio.task_filter import TaskFilter
 
 LEGACY = "0123456789abcdef"
@@ -122,7 +122,7 @@ def test_a_personal_token_is_exchanged_once_for_several_requests(server):
 
 
 def test_an_access_token_is_renewed_before_it_ends(server, monkeypatch):
-    monkeypatch.setattr(studio_http, "_ACCESS_SECONDS", 0.0)
+    monkeypatch.setattr(studio_token, "_ACCESS_SECONDS", 0.0)
     server.answers = [(200, PROJECT)] * 2
     with connect(server, PERSONAL) as studio:
         studio.project(3)
@@ -315,6 +315,38 @@ def test_pages_that_the_server_makes_smaller_are_put_together(server):
     with connect(server) as studio:
         stored = studio.stored(3, "heatbox-cam-a-0123456789", [4, 3, 2, 1])
     assert (stored.existing, set(stored.duplicates)) == ({1, 2, 3, 4}, {2, 4})
+
+
+def test_annotations_come_with_the_tasks_where_they_were_asked_for(server):
+    row = {"data": {}, "is_labeled": True, VERSIONS: ""}
+    page = {"tasks": [{**row, "id": 1}, {**row, "id": 2}], "total": 2}
+    answers = {"tasks": [{"id": 2, "annotations": [{"id": 9}]}], "total": 1}
+    server.answers = [(200, page), (200, answers), (200, page)]
+    with connect(server) as studio:
+        assert [task.annotations for task in studio.tasks(3, annotations=True)] == [(), [{"id": 9}]]
+        assert [task.annotations for task in studio.tasks(3)] == [(), ()]
+    assert len(server.seen) == 3
+
+
+def test_one_task_is_read_with_its_annotations_as_predict_gets_it(server):
+    task = {
+        "id": 7,
+        "data": {"image": "s3://b/a.jpg"},
+        "is_labeled": False,
+        "annotations": [{"id": 9}],
+    }
+    server.answers = [(200, {"tasks": [task], "total": 1})]
+    with connect(server) as studio:
+        found = studio.task(3, 7)
+    assert found.as_dict() == {"id": 7, "data": {"image": "s3://b/a.jpg"}, "annotations": [{"id": 9}]}
+    assert not [path for _, path, _ in server.seen if "/api/tasks/7" in path]  # it would be predicted
+
+
+def test_a_task_that_the_project_does_not_have_is_told_as_such(server):
+    server.answers = [(200, NOTHING)]
+    with connect(server) as studio, pytest.raises(StudioRefusedError, match="no task 7") as caught:
+        studio.task(3, 7)
+    assert caught.value.status == 404
 
 
 def test_requests_for_tasks_by_number_have_addresses_of_less_than_four_kibibytes(server):

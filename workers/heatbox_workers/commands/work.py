@@ -23,6 +23,7 @@ def work(
     rest back.
     """
     from heatbox.logs import log_to_stderr
+    from heatbox.pictures.fetching import check_access
     from heatbox.queueing.queues import LANES
     from heatbox.settings import read_settings
     from heatbox_workers.worker import exit_code, make_worker
@@ -34,6 +35,7 @@ def work(
         )
     settings = read_settings(os.environ)
     log_to_stderr(settings.log_level, "worker", settings.log_format)
+    check_access(settings)
     worker = make_worker(settings, os.environ, [LANES[name] for name in queue or ("interactive", "batch")])
     worker.work(logging_level=_rq_level(settings.log_level))
     raise typer.Exit(exit_code(worker))

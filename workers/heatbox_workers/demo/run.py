@@ -26,15 +26,16 @@ from heatbox.annotation import Annotation, Region
 from heatbox.boxes import Box
 from heatbox.contact_sheet import contact_sheet
 from heatbox.import_file import atomic_text
-from heatbox.labelling.config import every_class, make_label_config
+from heatbox.labelling.config import make_label_config
+from heatbox.labelling.tags import every_class
 from heatbox.metrics import Agreement, agreement
 from heatbox.models import Card, ModelStore, make_card
-from heatbox.page import PageEntry, PageFrame, Table, write_page
+from heatbox.page import PageEntry, PageFrame, Table, frame_of, write_page
 from heatbox.pictures.images import Limits
 from heatbox.pictures.sources import Source
 from heatbox.pipeline import pipeline_for
 from heatbox_workers.annotate import make_annotator
-from heatbox_workers.batch import Annotated, Batch, page_entry, page_frame
+from heatbox_workers.batch import Annotated, Batch, page_entry
 from heatbox_workers.classifier import TorchClassifier
 from heatbox_workers.demo.compose import LABELS, Part, Scene, compose
 from heatbox_workers.loading import load_classifier, make_classifier, register
@@ -197,7 +198,7 @@ def _write(
         file.write(make_label_config(LABELS))
     entries = [page_entry(one, batch.limits, scene.boxes) for one, scene in zip(results, scenes, strict=True)]
     accuracy = Table("Classifier on held-out pictures", ("label", "accuracy"), tuple(result.accuracy.items()))
-    frame = page_frame(batch.pipeline, batch.annotator.fitter.threshold)
+    frame = frame_of(batch.pipeline, batch.annotator.fitter.threshold)
     tables = (Table("Boxes against the truth that training never saw", COLUMNS, result.rows), accuracy)
     notes = (
         "Dashed: the true boxes. The classifier was trained on image labels only.",
