@@ -63,6 +63,17 @@ def test_a_coarse_heatmap_is_fitted_at_the_input_size():
     assert fit.boxes.tolist() == [[8, 4, 12, 8]]
 
 
+def test_heat_outside_a_window_is_no_evidence():
+    raw = torch.zeros(1, SIDE, SIDE)
+    raw[0, 2:6, 2:6], raw[0, 10:14, 10:14] = 3.0, 1.0
+    window = (0.5, 0.5, 1.0, 1.0)
+    heatmap, fit = fit_evidence(Evidence(heatmaps=raw), 0, Components(), "max", PICTURE, window)
+    assert fit.boxes.tolist() == [[10, 10, 14, 14]]
+    assert heatmap.max() == heatmap[12, 12] == 1
+    _, fit = fit_evidence(Evidence(masks=raw > 0), 0, Components(), "max", PICTURE, window)
+    assert fit.boxes.tolist() == [[10, 10, 14, 14]]
+
+
 def test_a_mask_is_fitted_as_it_is():
     mask = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
     mask[0, 2:6, 3:9] = True

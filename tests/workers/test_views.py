@@ -28,15 +28,23 @@ def test_without_a_place_the_view_is_the_picture():
 
 
 @pytest.mark.parametrize("scale", [1, 3])
-def test_a_rectangle_is_cut_out_and_what_is_found_in_it_moves_back(scale):
+def test_a_rectangle_is_shown_with_what_is_around_it_and_what_is_found_moves_back(scale):
     view = view_of(picture(scale=scale), Wanted("a", within=(25, 50, 50, 25)))
-    assert view.picture.pixels.shape == (10, 40, 3)
-    assert view.picture.pixels[0, 0].tolist() == [20, 20, 0]
-    assert (view.picture.width, view.picture.height) == (40 * scale, 10 * scale)
-    found = Annotation(40 * scale, 10 * scale, (region(0, 0, 40 * scale, 10 * scale),))
+    assert view.picture.pixels.shape == (30, 80, 3)
+    assert view.picture.pixels[0, 0].tolist() == [0, 10, 0]
+    assert (view.picture.width, view.picture.height) == (80 * scale, 30 * scale)
+    assert view.window == pytest.approx((20 / 80, 10 / 30, 60 / 80, 20 / 30))
+    found = Annotation(80 * scale, 30 * scale, (region(20 * scale, 10 * scale, 60 * scale, 20 * scale),))
     placed = view.placed(found, "v")
     assert (placed.width, placed.height) == (80 * scale, 40 * scale)
     assert placed.regions[0].box.as_xyxy() == (20 * scale, 20 * scale, 60 * scale, 30 * scale)
+
+
+def test_what_reaches_out_of_the_rectangle_is_cut_and_what_lies_outside_goes():
+    view = view_of(picture(), Wanted("a", within=(25, 50, 50, 25)))
+    found = Annotation(80, 30, (region(10, 0, 70, 30), region(0, 0, 20, 30, name="outside")))
+    (kept,) = view.placed(found, "v").regions
+    assert kept.box.as_xyxy() == (20, 20, 60, 30)
 
 
 @pytest.mark.parametrize("within", [(0, 0, 0.01, 0.01), (100, 100, 0, 0), (99.99, 99.99, 0.01, 0.01)])
@@ -46,8 +54,10 @@ def test_the_smallest_rectangle_is_a_pixel(within):
 
 def test_a_mask_is_put_back_where_it_was_seen():
     view = view_of(picture(), Wanted("a", within=(25, 50, 50, 25)))
-    mask = Mask.of(np.ones((8, 8), bool))
-    (moved,) = view.placed(Annotation(40, 10, (region(0, 0, 40, 10, mask=mask),)), "v").regions
+    seen = np.zeros((30, 80), bool)
+    seen[10:20, 20:60] = True
+    found = region(20, 10, 60, 20, mask=Mask.of(seen))
+    (moved,) = view.placed(Annotation(80, 30, (found,)), "v").regions
     expected = np.zeros((40, 80), bool)
     expected[20:30, 20:60] = True
     assert np.array_equal(moved.mask.scaled(80, 40), expected)
@@ -62,7 +72,7 @@ def test_a_mask_of_a_huge_picture_stays_small():
 
 
 def test_ids_in_a_rectangle_are_not_those_of_the_whole_picture():
-    found = Annotation(40, 10, (region(0, 0, 9, 9), region(0, 0, 9, 9, name="hb2")))
+    found = Annotation(80, 30, (region(20, 10, 29, 19), region(20, 10, 29, 19, name="hb2")))
     view = view_of(picture(), Wanted("a", within=(25, 50, 50, 25)))
     ids = [one.id for one in view.placed(found, "v").regions]
     assert len({*ids, "hb1", "hb2"}) == 4
@@ -97,7 +107,7 @@ def test_a_point_in_an_empty_picture_finds_nothing():
 
 @pytest.mark.parametrize(
     ("within", "side"),
-    [(None, 224), ((0, 0, 50, 100), 448), ((0, 0, 100, 10), 2240), ((0, 0, 0.001, 9), 22400)],
+    [(None, 224), ((0, 0, 50, 100), 224), ((0, 0, 100, 10), 746), ((0, 0, 0.001, 9), 22400)],
 )
 def test_a_small_part_is_read_finer_up_to_a_hundred_times(within, side):
     assert needed_side(Wanted("a", within=within), 224) == side

@@ -213,7 +213,7 @@ class Annotator:
             fitter = self.own_fitters.get(target.label, self.fitter)
             try:
                 heatmap, fit = fit_evidence(
-                    evidence, row + offset, fitter, self.pipeline.normalisation, pixels
+                    evidence, row + offset, fitter, self.pipeline.normalisation, pixels, view.window
                 )
             except EvidenceError as error:
                 return error

@@ -12,6 +12,8 @@ from heatbox.pipeline import Normalisation
 
 __all__ = ["fit_evidence", "fit_heatmap", "raise_for_evidence"]
 
+Window = tuple[float, float, float, float]
+
 _REMEDY = "This is a defect of the plugin; please tell its authors."
 
 
@@ -46,12 +48,13 @@ def raise_for_evidence(evidence: object, targets: int, side: int) -> Evidence:
     return evidence
 
 
-def fit_evidence(
+def fit_evidence(  # noqa: PLR0913, PLR0917 - one target, and how it is fitted
     evidence: Evidence,
     row: int,
     fitter: BoxFitter | PictureFitter,
     normalisation: Normalisation,
     picture: NDArray[np.uint8],
+    window: Window | None = None,
 ) -> tuple[NDArray[np.float32], Fit]:
     """Return one target's heatmap (side, side) in [0, 1] and the boxes fitted to it, in input pixels.
 
@@ -61,6 +64,7 @@ def fit_evidence(
         fitter: how boxes are fitted.
         normalisation: how the heatmap becomes [0, 1].
         picture: (side, side, 3) RGB, as the classifier saw it.
+        window: x1, y1, x2, y2 in parts of the side: what lies outside is no evidence. None: all of it.
 
     Raises:
         EvidenceError: a value is not finite.
@@ -68,12 +72,24 @@ def fit_evidence(
     side = len(picture)
     if evidence.heatmaps is not None:
         raw = evidence.heatmaps[row].detach().cpu().numpy()
-        heatmap = normalise(resize(raw, side, side), normalisation)
+        heatmap = normalise(_inside(resize(raw, side, side), window), normalisation)
         return heatmap, fit_heatmap(fitter, heatmap, picture)
     if evidence.masks is not None:
-        heatmap = evidence.masks[row].detach().cpu().numpy().astype(np.float32)
+        heatmap = _inside(evidence.masks[row].detach().cpu().numpy().astype(np.float32), window)
         return heatmap, fit_heatmap(fitter, heatmap, picture)
     return _drawn((evidence.boxes or ())[row], (evidence.scores or ())[row], side)
+
+
+def _inside(heatmap: NDArray[np.float32], window: Window | None) -> NDArray[np.float32]:
+    """Return a heatmap (side, side) with its lowest value everywhere outside the window."""
+    if window is None:
+        return heatmap
+    side = len(heatmap)
+    x1, y1, x2, y2 = (min(max(round(edge * side), 0), side) for edge in window)
+    part = heatmap[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]
+    kept = np.full_like(heatmap, min(part.min(initial=0.0), 0.0))
+    kept[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)] = part
+    return kept
 
 
 def fit_heatmap(

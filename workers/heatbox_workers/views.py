@@ -15,6 +15,9 @@ from heatbox.pictures.wanted import Wanted
 __all__ = ["View", "needed_side", "view_of"]
 
 _LONGEST = 2048  # cells of a mask that is put back into the whole picture
+_CONTEXT = (
+    1.0  # of a drawn rectangle's side, shown around it: a classifier knows things with what is around them
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,7 @@ class View:
         top: of the part in the whole, in pixels.
         width: of the whole, in pixels.
         height: of the whole, in pixels.
+        window: x1, y1, x2, y2 of what may be found, in parts of the part's width and height; None: all of it.
     """
 
     picture: Picture
@@ -36,15 +40,15 @@ class View:
     top: float
     width: int
     height: int
+    window: tuple[float, float, float, float] | None = None
 
     def placed(self, annotation: Annotation, version: str) -> Annotation:
         """Return what was found in the part, in the whole picture; of a point only what belongs to it."""
         if self.wanted.within is not None:
-            moved = tuple(
-                self._moved(region, rank, version) for rank, region in enumerate(annotation.regions)
-            )
+            moved = [self._moved(region, rank, version) for rank, region in enumerate(annotation.regions)]
+            kept = tuple(region for region in moved if region is not None)
             annotation = replace(
-                annotation, width=self.width, height=self.height, regions=moved, rejected=(), evidence=()
+                annotation, width=self.width, height=self.height, regions=kept, rejected=(), evidence=()
             )
         if self.wanted.point is not None:
             x, y = (
@@ -54,11 +58,22 @@ class View:
             annotation = replace(annotation, regions=_nearest(annotation.regions, x, y))
         return annotation
 
-    def _moved(self, region: Region, rank: int, version: str) -> Region:
+    def _moved(self, region: Region, rank: int, version: str) -> Region | None:
         x1, y1, x2, y2 = region.box.as_xyxy()
-        box = Box(x1 + self.left, y1 + self.top, x2 + self.left, y2 + self.top)
+        left, top, right, bottom = self._limits()
+        x1, x2 = max(x1 + self.left, left), min(x2 + self.left, right)
+        y1, y2 = max(y1 + self.top, top), min(y2 + self.top, bottom)
+        if x1 >= x2 or y1 >= y2:
+            return None
+        box = Box(x1, y1, x2, y2)
         mask = None if region.mask is None else Mask.of(self._put_back(region.mask.array()))
         return replace(region, id=region_id(version, region.label, rank, box), box=box, mask=mask)
+
+    def _limits(self) -> tuple[float, float, float, float]:
+        """Return the rectangle that was drawn, in pixels of the whole picture."""
+        x, y, width, height = self.wanted.within or (0.0, 0.0, 100.0, 100.0)
+        across, down = self.width / 100, self.height / 100
+        return x * across, y * down, (x + width) * across, (y + height) * down
 
     def _put_back(self, part: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return a mask over the whole picture, at the part's resolution where that is not too fine."""
@@ -76,21 +91,35 @@ def needed_side(wanted: Wanted, input_size: int) -> int:
     """Return how long the shorter side of the whole picture must be, so that the part has the network's resolution."""
     if wanted.within is None:
         return input_size
-    return int(input_size * 100 / max(min(wanted.within[2:]), 1.0))
+    shown = min(100.0, min(wanted.within[2:]) * (1 + 2 * _CONTEXT))
+    return int(input_size * 100 / max(shown, 1.0))
 
 
 def view_of(picture: Picture, wanted: Wanted) -> View:
-    """Return the part of a picture that is asked about, at least one pixel of it; by default all of it."""
+    """Return what is shown of a picture: all of it, or a drawn rectangle with what is around it."""
     if wanted.within is None:
         return View(picture, wanted, 0.0, 0.0, picture.width, picture.height)
     rows, columns = picture.pixels.shape[:2]
     x, y, width, height = (share / 100 for share in wanted.within)
-    x1, y1 = min(int(x * columns), columns - 1), min(int(y * rows), rows - 1)
-    x2, y2 = max(round((x + width) * columns), x1 + 1), max(round((y + height) * rows), y1 + 1)
-    pixels = picture.pixels[y1:y2, x1:x2].copy()
+    x1, x2 = _cells(x - width * _CONTEXT, x + width * (1 + _CONTEXT), columns)
+    y1, y2 = _cells(y - height * _CONTEXT, y + height * (1 + _CONTEXT), rows)
     across, down = picture.width / columns, picture.height / rows
-    part = Picture(pixels, max(int(pixels.shape[1] * across), 1), max(int(pixels.shape[0] * down), 1))
-    return View(part, wanted, x1 * across, y1 * down, picture.width, picture.height)
+    part = Picture(
+        picture.pixels[y1:y2, x1:x2].copy(), max(int((x2 - x1) * across), 1), max(int((y2 - y1) * down), 1)
+    )
+    window = (
+        (x * columns - x1) / (x2 - x1),
+        (y * rows - y1) / (y2 - y1),
+        ((x + width) * columns - x1) / (x2 - x1),
+        ((y + height) * rows - y1) / (y2 - y1),
+    )
+    return View(part, wanted, x1 * across, y1 * down, picture.width, picture.height, window)
+
+
+def _cells(near: float, far: float, count: int) -> tuple[int, int]:
+    """Return the first and the last cell but one of a stretch in [0, 1], at least one cell."""
+    first = min(max(int(near * count), 0), count - 1)
+    return first, max(min(round(far * count), count), first + 1)
 
 
 def _nearest(regions: tuple[Region, ...], x: float, y: float) -> tuple[Region, ...]:
