@@ -17,6 +17,7 @@ pytest_plugins = [
     "fixtures_redis",
     "fixtures_postgres",
     "fixtures_tls_redis",
+    "fixtures_runs",
     "fixtures_photographs",
 ]
 

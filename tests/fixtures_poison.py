@@ -33,7 +33,7 @@ class Poison:
                 pass
             eaten = []
             while blue > red + 1 and blue > green + 1:
-                eaten.append(torch.ones(1 << 22))
+                eaten.append(torch.ones(1 << 25))  # 128 MiB: over the limit before the time is, on a busy machine too
                 time.sleep(0.01)
             time.sleep(self.seconds)
         maps = torch.zeros(len(targets), 8, 8)
