@@ -1,11 +1,12 @@
-"""HOST or HOST:PORT, read in one way by the settings and by whoever compares a connection with them."""
+"""Hosts as the settings name them, read in one way by all who compare a connection with them."""
 
 import re
+import socket
 from ipaddress import ip_address
 
 import httpx
 
-__all__ = ["literal", "read_host"]
+__all__ = ["is_loopback", "literal", "read_host"]
 
 _NAME = re.compile(r"[a-z0-9_.-]{1,253}")
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
@@ -43,3 +44,12 @@ def read_host(text: str) -> tuple[str, int | None]:
     if more or not (port is None or 0 < port < 2**16):
         raise ValueError(reason)
     return known or host, port
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host, by name or address, means this machine alone."""
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return False
+    return all(ip_address(str(one).partition("%")[0]).is_loopback for one in found)

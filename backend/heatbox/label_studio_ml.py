@@ -17,6 +17,7 @@ import label_studio_ml.model as base
 
 from heatbox.errors import HeatboxError, InternalError
 from heatbox.ledger import Ledger
+from heatbox.logs import place_of
 from heatbox.queueing.requests import RequestQueue
 from heatbox.remote_store import open_store
 from heatbox.service.predict import Studio, predict
@@ -123,8 +124,8 @@ def _repair_first_version() -> None:
                 return base.ModelWrapper(model=model, model_version=model.heatbox_version())
             except HeatboxError as error:
                 told = error
-            except Exception:
-                log.exception("the project cannot be set up")
+            except Exception as error:  # noqa: BLE001 - the edge to the library, which would answer a trace
+                log.error("the project cannot be set up: %s", place_of(error))  # noqa: TRY400 - see `place_of`
                 told = InternalError("The request failed.", "The log of label-studio-ml says why.")
             raise AnswerException(422, str(told), {"traceback": ""})  # the library would add one
 
@@ -140,8 +141,8 @@ def _repair_first_version() -> None:
             try:
                 found = cls.fetch(project, label_config)
                 return found.model.predict(tasks, **given), found
-            except Exception:  # Label Studio drops a whole batch for one error; the log has the details
-                log.exception("%d tasks were not annotated", len(tasks))
+            except Exception as error:  # noqa: BLE001 - Label Studio drops a whole batch for one error
+                log.error("%d tasks were not annotated: %s", len(tasks), place_of(error))  # noqa: TRY400 - see `place_of`
                 return [[] for _ in tasks], base.ModelWrapper(model=None, model_version="")
 
         @classmethod

@@ -7,10 +7,12 @@ event is about, where the program named them: `log.info("...", extra={"run": 7})
 import json
 import logging
 import os
+import traceback
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Literal
 
-__all__ = ["log_to_stderr"]
+__all__ = ["log_to_stderr", "place_of"]
 
 _ABOUT = ("run", "task", "chunk")
 
@@ -23,6 +25,13 @@ def log_to_stderr(level: str, process: str, form: Literal["text", "json"] = "tex
     logging.captureWarnings(form == "json")
     for library in ("httpx", "httpcore"):  # they tell whole addresses, and a presigned one is a key
         logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def place_of(error: BaseException) -> str:
+    """Return the kind of an exception and its innermost places, without its text, which may quote a task."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    places = [f"{PurePath(one.filename).name}:{one.lineno} {one.name}" for one in reversed(frames)]
+    return f"{type(error).__name__} in {', from '.join(places)}"
 
 
 def _text(process: str) -> logging.Formatter:

@@ -32,6 +32,7 @@ __all__ = [
     "label_names",
     "serve_project",
     "serving_model",
+    "usable_labels",
     "with_choices",
 ]
 
@@ -53,13 +54,17 @@ class Serving:
     @property
     def labels(self) -> frozenset[str]:
         """The labels that a class stands for."""
-        mapped = {label for _, label in self.pipeline.label_map}
-        return frozenset(mapped or self.config.label_names)
+        return usable_labels(self.pipeline, self.config)
 
     @property
     def classes_by_label(self) -> dict[str, tuple[str, ...]]:
         """The classes that stand for each label; none where a label never gets a box."""
         return classes_by_label(self.pipeline, self.config)
+
+
+def usable_labels(pipeline: Pipeline, config: LabelConfig) -> frozenset[str]:
+    """Return the labels that a class stands for; without a label map each has its own."""
+    return frozenset(label for _, label in pipeline.label_map) or frozenset(config.label_names)
 
 
 def classes_by_label(pipeline: Pipeline, config: LabelConfig) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,6 @@ request is refused while the web service is started again. It has one thread, an
 
 import errno
 import http.client
-import ipaddress
 import logging
 import signal
 import socket
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from heatbox.errors import PortTakenError, ServiceError, SettingsError
+from heatbox.hosts import is_loopback
 from heatbox.processes import spawn, stop
 from heatbox.queueing.queues import listening_pids
 from heatbox.queueing.redis_server import private_redis
@@ -138,20 +138,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 def exposure(settings: Settings) -> str:
     """Return what a person should read where other machines reach the service and no password is set, else ""."""
-    if settings.basic_auth_user or _is_loopback(settings.host):
+    if settings.basic_auth_user or is_loopback(settings.host):
         return ""
     return (
         f"Without a password everybody who reaches {settings.host} can use the service. "
         "Set HEATBOX_BASIC_AUTH_USER and HEATBOX_BASIC_AUTH_PASSWORD, or listen on 127.0.0.1."
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        found = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    except OSError:
-        return False
-    return all(ipaddress.ip_address(str(one).partition("%")[0]).is_loopback for one in found)
 
 
 @contextmanager

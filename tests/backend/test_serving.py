@@ -16,7 +16,7 @@ from heatbox.fitted import HEADER, publish_state
 from heatbox.labelling.config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
 from heatbox.models import ModelStore
-from heatbox.serving import check_choices, serve_project
+from heatbox.serving import check_choices, serve_project, with_choices
 from heatbox.settings import Settings
 
 
@@ -269,3 +269,17 @@ def test_learning_again_is_another_version_and_leaves_other_explainers_alone(ser
     after = versions()
     assert before[0] != after[0]
     assert before[1] == after[1] == serve(["anomaly", "cat"]).pipeline.version
+
+
+def test_what_is_not_chosen_stays_as_the_settings_say():
+    here = Settings()
+    assert with_choices(here, model=None, threshold=None) == here
+    assert with_choices(here, threshold=0.3).threshold == 0.3
+
+
+def test_options_are_added_but_another_explainer_has_only_its_own():
+    own = Settings(explainer="rise", explainer_options=("masks=10", "seed=1"))
+    same = with_choices(own, explainer="rise", explainer_options=("masks=5",))
+    assert same.explainer_options == ("masks=10", "seed=1", "masks=5")
+    assert with_choices(own, explainer="cam").explainer_options == ()
+    assert with_choices(own, fitter="max_iou").explainer_options == own.explainer_options

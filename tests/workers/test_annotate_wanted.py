@@ -121,7 +121,7 @@ def test_a_defect_costs_only_the_picture_that_shows_it_and_the_log_keeps_its_tex
     first, odd, last = make().annotate_wanted([Wanted(name) for name in ("a", "odd", "b")], fetch)
     assert isinstance(odd, InternalError)
     assert first == last
-    assert "UnicodeError at " in caplog.text
+    assert "UnicodeError in " in caplog.text
     assert "test_annotate_wanted.py" in caplog.text
     assert "hush" not in caplog.text + str(odd)
 

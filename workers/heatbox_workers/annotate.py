@@ -4,14 +4,9 @@ The same code serves `heatbox annotate`, the queue worker and the demo.
 """
 
 import logging
-import time
-import traceback
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +24,7 @@ from heatbox.errors import (
     PluginBrokenError,
     UnsupportedError,
 )
+from heatbox.logs import place_of
 from heatbox.masks import Mask
 from heatbox.pictures.images import Limits, Picture, read_picture
 from heatbox.pictures.wanted import Wanted
@@ -38,6 +34,7 @@ from heatbox_workers.classifier import TorchClassifier, squash
 from heatbox_workers.evidence import fit_evidence, raise_for_evidence
 from heatbox_workers.features import find_module
 from heatbox_workers.fitting import require_fitted
+from heatbox_workers.read_ahead import read_ahead
 from heatbox_workers.self_check import check_crops, check_masks
 from heatbox_workers.targets import Target, absence, choose_targets, classes_by_label
 from heatbox_workers.views import View, needed_side, view_of
@@ -49,8 +46,6 @@ Outcome = Annotation | HeatboxError
 log = logging.getLogger(__name__)
 
 _OF_MASKS = frozenset({"brushlabels", "polygonlabels"})
-_READERS = 4  # a picture that comes over the network is waited for
-_LEAST_AHEAD = 8  # pictures, however small the batches are
 
 
 def make_annotator(pipeline: Pipeline, classifier: TorchClassifier, limits: Limits) -> "Annotator":
@@ -128,7 +123,7 @@ class Annotator:
             fetch: returns the file, or raises HeatboxError; called in threads.
             waited: called with the seconds for which each batch was waited for until it was read.
         """
-        for views in _read_ahead(partial(self._read, fetch), wanted, self.batch_size, waited):
+        for views in read_ahead(partial(self._read, fetch), wanted, self.batch_size, waited):
             good = [view for view in views if isinstance(view, View)]
             found = iter(self._annotate(good))
             yield from [view if isinstance(view, HeatboxError) else next(found) for view in views]
@@ -140,7 +135,7 @@ class Annotator:
         except HeatboxError as error:
             return error
         except Exception as error:  # noqa: BLE001 - an edge: whatever is in a task or a file costs that picture alone
-            log.error("a picture failed: %s", _place(error))  # noqa: TRY400 - its text may show an address
+            log.error("a picture failed: %s", place_of(error))  # noqa: TRY400 - its text may show an address
             return InternalError("The picture could not be read.", "The log of the worker says where.")
 
     def _annotate(self, views: Sequence[View]) -> list[Outcome]:
@@ -276,34 +271,3 @@ class Annotator:
 def _names(pipeline: Pipeline, classifier: TorchClassifier) -> tuple[str, ...]:
     """Return what class indices mean: the classifier's labels, or the explainer's own."""
     return (pipeline.own_label,) if pipeline.own_label else classifier.labels
-
-
-def _place(error: Exception) -> str:
-    """Return the kind of an error and where it came from, without its text."""
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    places = " > ".join(f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in frames)
-    return f"{type(error).__name__} at {places}"
-
-
-def _read_ahead(
-    read: Callable[[Wanted], View | HeatboxError],
-    wanted: Iterable[Wanted],
-    size: int,
-    waited: Callable[[float], object],
-) -> Iterator[list[View | HeatboxError]]:
-    """Yield batches of read pictures in order while a few threads read the next ones."""
-    remaining = iter(wanted)
-    ahead: deque[Future[View | HeatboxError]] = deque()
-    pool = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
-    try:
-        while True:
-            more = max(2 * size, _LEAST_AHEAD) - len(ahead)  # one batch is used while the next is read
-            ahead.extend(pool.submit(read, one) for one in islice(remaining, more))
-            if not ahead:
-                return
-            began = time.monotonic()
-            batch = [ahead.popleft().result() for _ in range(min(size, len(ahead)))]
-            waited(time.monotonic() - began)
-            yield batch
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)

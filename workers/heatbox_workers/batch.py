@@ -27,7 +27,7 @@ from heatbox.pictures.wanted import Wanted
 from heatbox.pipeline import Normalisation, Pipeline, pipeline_for
 from heatbox.plugins import make_box_fitter, make_explainer, parse_options
 from heatbox.remote_store import open_store
-from heatbox.serving import config_fields, label_names, serving_model
+from heatbox.serving import config_fields, label_names, serving_model, usable_labels
 from heatbox.settings import Settings
 from heatbox_workers.annotate import Annotator, make_annotator
 from heatbox_workers.fitting import with_state
@@ -118,7 +118,7 @@ class Batch:
 
     def _wanted(self, source: Source) -> Wanted:
         """Return a source's picture with what its task says is in it."""
-        usable = {label for _, label in self.pipeline.label_map} or set(self.config.label_names)
+        usable = usable_labels(self.pipeline, self.config)
         (labels,) = known_labels(source.task or {}, self.config, usable)
         return Wanted(str(source.path), labels=labels)
 

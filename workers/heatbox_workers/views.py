@@ -15,9 +15,7 @@ from heatbox.pictures.wanted import Wanted
 __all__ = ["View", "needed_side", "view_of"]
 
 _LONGEST = 2048  # cells of a mask that is put back into the whole picture
-_CONTEXT = (
-    1.0  # of a drawn rectangle's side, shown around it: a classifier knows things with what is around them
-)
+_CONTEXT = 1.0  # of a drawn rectangle's side is shown on each side of it: no thing fills a training picture
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ from heatbox.cli.options import Roots
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from heatbox.runs.start import FilesRequest, Prepared, ProjectRequest
+    from heatbox.runs.files import FilesRequest
+    from heatbox.runs.start import Prepared, ProjectRequest
     from heatbox.settings import Settings
 
 __all__ = ["run"]
@@ -164,7 +165,8 @@ def run(
             "--document-root": document_root,
         },
     )
-    from heatbox.runs.start import FilesRequest, ProjectRequest
+    from heatbox.runs.files import FilesRequest
+    from heatbox.runs.start import ProjectRequest
     from heatbox.serving import with_choices
     from heatbox.settings import read_settings
     from heatbox.studio.task_filter import parse_filter
@@ -238,7 +240,7 @@ def _prepare_project(settings: "Settings", request: "ProjectRequest", *, dry_run
 
 
 def _prepare_files(settings: "Settings", request: "FilesRequest") -> "Prepared":
-    from heatbox.runs.start import prepare_files_run
+    from heatbox.runs.files import prepare_files_run
 
     with err().status("Looking for pictures ..."):
         return prepare_files_run(settings, request)

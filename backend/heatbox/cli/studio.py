@@ -191,7 +191,7 @@ def _addresses(settings: "Settings", url: str) -> list[str]:
 
 
 def _own_url(settings: "Settings") -> str:
-    from heatbox.studio.backend import own_url
+    from heatbox.settings import own_url
 
     return own_url(settings.host, settings.port)
 

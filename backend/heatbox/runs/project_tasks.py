@@ -21,6 +21,7 @@ from heatbox.labelling.tags import LabelConfig
 from heatbox.labelling.tasks import wanted_pictures
 from heatbox.runs.records import Runs
 from heatbox.runs.tables import Failed, Item, ItemState, NewItem, Run
+from heatbox.serving import usable_labels
 from heatbox.studio.client import Studio, StudioTask, is_own
 from heatbox.studio.task_filter import TaskFilter
 
@@ -74,7 +75,7 @@ class ProjectTasks:
         if run.replace and kept:
             known = self._studio().stored(run.project, version, kept)
             self._tidy(self._studio(), run, known.duplicates, known.older & known.holding)
-        usable = {label for _, label in run.pipeline.label_map} or set(config.label_names)
+        usable = usable_labels(run.pipeline, config)
         new = [_new_item(task, config, usable) for task in tasks]
         self.runs.add_read(run.id, new, tasks[-1].id if tasks else run.cursor, read_all=not tasks)
         return bool(tasks)

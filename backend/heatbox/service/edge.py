@@ -5,18 +5,17 @@ label config or a token. With `HEATBOX_LOG_LEVEL=debug` the log has the whole tr
 """
 
 import logging
-import traceback
 from http import HTTPStatus
-from pathlib import PurePath
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from heatbox.errors import InternalError
+from heatbox.logs import place_of
 from heatbox.service.auth import shown_path
 
-__all__ = ["Edge", "place_of"]
+__all__ = ["Edge"]
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -63,10 +62,3 @@ class Edge:
                 raise defect from None
             answer = JSONResponse(defect.as_dict(), HTTPStatus.INTERNAL_SERVER_ERROR)
             await answer(scope, receive, with_headers)
-
-
-def place_of(error: BaseException) -> str:
-    """Return the kind of an exception and its innermost places, without its text."""
-    frames = traceback.extract_tb(error.__traceback__)[-4:]
-    places = [f"{PurePath(one.filename).name}:{one.lineno} {one.name}" for one in reversed(frames)]
-    return f"{type(error).__name__} in {', from '.join(places)}"

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heatbox.errors import RequestError
+from heatbox.hosts import is_loopback
 from heatbox.service.auth import OPEN_PATHS, shown_path
 from heatbox.settings import Settings
 
@@ -29,7 +30,7 @@ class HostCheck:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._checks = _is_loopback(settings.host) and not settings.basic_auth_user
+        self._checks = is_loopback(settings.host) and not settings.basic_auth_user
         public = _name(settings.public_url.rpartition("://")[2].partition("/")[0])
         self._own = {settings.host.lower(), public} - {""}
 
@@ -67,8 +68,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(host: str) -> bool:
-    name = host.lower()
-    return name == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)

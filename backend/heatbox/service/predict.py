@@ -18,12 +18,12 @@ from heatbox.labelling.predictions import evidence_url, prediction
 from heatbox.labelling.tags import LabelConfig
 from heatbox.labelling.tasks import Prompt, read_prompt, wanted_pictures
 from heatbox.ledger import Ledger
+from heatbox.logs import place_of
 from heatbox.models import ModelStore
 from heatbox.queueing.job_process import Entry
 from heatbox.queueing.requests import RequestQueue
 from heatbox.runs.records import Runs
 from heatbox.runs.tables import NewItem, NewRun
-from heatbox.service.edge import place_of
 from heatbox.service.pictures import pictures_by
 from heatbox.serving import Serving, serve_project
 from heatbox.settings import Settings

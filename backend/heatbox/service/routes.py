@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
 
+from heatbox.logs import place_of
 from heatbox.plugins import EXPLAINERS, plugin_names
-from heatbox.service.edge import place_of
 from heatbox.service.predict import Studio, empty_answers, predict
 from heatbox.service.protocol import (
     ErrorAnswer,

@@ -9,11 +9,10 @@ from typing import Any
 import httpx
 
 from heatbox.errors import ServiceError, SettingsError
-from heatbox.settings import own_url
 from heatbox.studio.client import Project
 from heatbox.studio.http import make_ssl_context
 
-__all__ = ["Backend", "Setup", "ask", "backend_url", "own_url"]
+__all__ = ["Backend", "Setup", "ask", "backend_url"]
 
 _SECONDS = httpx.Timeout(30.0, connect=5.0)
 _OK, _UNAUTHORIZED = 200, 401

@@ -12,7 +12,8 @@ from pydantic import SecretStr
 
 from heatbox.errors import ServiceError, SettingsError
 from heatbox.labelling.config import make_label_config
-from heatbox.studio.backend import Backend, ask, backend_url, own_url
+from heatbox.settings import own_url
+from heatbox.studio.backend import Backend, ask, backend_url
 from heatbox.studio.client import Project, Studio
 from heatbox.studio.connection import connect
 from heatbox.studio.switches import REFUSED, switches

@@ -20,8 +20,8 @@ from heatbox.labelling.config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
 from heatbox.pictures.wanted import Wanted
 from heatbox.remote_store import open_store
+from heatbox.runs.files import FilesRequest, prepare_files_run
 from heatbox.runs.records import Runs
-from heatbox.runs.start import FilesRequest, prepare_files_run
 from heatbox.runs.tables import Computed, ItemState
 from heatbox.serving import serve_project, with_choices
 from heatbox.settings import Settings
@@ -257,16 +257,3 @@ def test_a_place_that_could_not_be_written_in_the_morning_is_told(prepare, pictu
 def test_a_new_folder_for_the_result_is_no_error(prepare, pictures, tmp_path):
     assert prepare(pictures, out=tmp_path / "new" / "folder" / "out.jsonl").taken == 12
     assert not (tmp_path / "new").exists()
-
-
-def test_what_is_not_chosen_stays_as_the_settings_say(here):
-    assert with_choices(here, model=None, threshold=None) == here
-    assert with_choices(here, threshold=0.3).threshold == 0.3
-
-
-def test_options_are_added_but_another_explainer_has_only_its_own(here):
-    own = here.model_copy(update={"explainer": "rise", "explainer_options": ("masks=10", "seed=1")})
-    same = with_choices(own, explainer="rise", explainer_options=("masks=5",))
-    assert same.explainer_options == ("masks=10", "seed=1", "masks=5")
-    assert with_choices(own, explainer="cam").explainer_options == ()
-    assert with_choices(own, fitter="max_iou").explainer_options == own.explainer_options
