@@ -1,0 +1,1 @@
+"""Corrections: what people made of predictions, pulled out of Label Studio into the ledger, told and handed on."""
