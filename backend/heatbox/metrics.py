@@ -34,6 +34,7 @@ __all__ = [
     "HeldOut",
     "agreement",
     "box_accuracy",
+    "box_quality",
     "held_out",
     "match",
     "pointing_hit",
@@ -42,6 +43,8 @@ __all__ = [
 
 IOU_LEVELS = (0.3, 0.5, 0.7)
 THRESHOLDS = tuple(step / 100 for step in range(100))
+
+_TOUCHING = 1e-9
 
 Boxes = NDArray[np.floating | np.integer]
 
@@ -247,6 +250,24 @@ def agreement(pictures: Iterable[tuple[Boxes, Boxes]], iou: float = 0.5) -> Agre
         matched += int(np.count_nonzero(match(predicted, truth, iou)))
         best += _overlaps(predicted, truth).max(axis=0, initial=0.0).tolist()
     return Agreement(count, len(best), predictions, matched, sum(best) / len(best) if best else 0.0)
+
+
+def box_quality(pictures: Iterable[tuple[Boxes, Boxes]]) -> float:
+    """Return one figure for boxes of one label over a set of pictures, in [0, 1].
+
+        2 (sum of the matched IoU) / (number of predicted boxes + number of true boxes)
+
+    That is the F1 score where a match counts as much as its boxes overlap, whatever that is: 1 where all boxes are
+    exact and none is missing or too many, also where there is none at all.
+
+    Args:
+        pictures: (predicted (B, 4), truth (G, 4)) of each; either may be empty.
+    """
+    overlap, boxes = 0.0, 0
+    for predicted, truth in pictures:
+        overlap += float(match(predicted, truth, _TOUCHING).sum())
+        boxes += len(predicted) + len(truth)
+    return 2 * overlap / boxes if boxes else 1.0
 
 
 def _component_boxes(mask: NDArray[np.bool_], components: Literal["largest", "all"]) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from heatbox.metrics import (
     Agreement,
     agreement,
     box_accuracy,
+    box_quality,
     held_out,
     match,
     pointing_hit,
@@ -166,6 +167,22 @@ def test_agreement_of_nothing_is_zero():
     result = agreement([])
 
     assert (result.mean_iou, result.found, result.precision, result.false_boxes) == (0.0, 0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "expected"),
+    [
+        ([], 1.0),
+        ([(boxes(), boxes())], 1.0),
+        ([(boxes([0, 0, 4, 4]), boxes([0, 0, 4, 4]))], 1.0),
+        ([(boxes([0, 0, 4, 4]), boxes([0, 0, 4, 8]))], 0.5),
+        ([(boxes([0, 0, 4, 4], [6, 6, 8, 8]), boxes([0, 0, 4, 4]))], 2 / 3),
+        ([(boxes([0, 0, 4, 4]), boxes([0, 0, 4, 4])), (boxes(), boxes([0, 0, 1, 1]))], 2 / 3),
+        ([(boxes([0, 0, 1, 1]), boxes([2, 2, 3, 3]))], 0.0),
+    ],
+)
+def test_box_quality_falls_with_overlap_and_with_each_box_missing_or_too_many(pictures, expected):
+    assert box_quality(pictures) == pytest.approx(expected)
 
 
 def test_empty_lists_of_boxes_may_have_any_shape():
