@@ -19,6 +19,7 @@ pytest_plugins = [
     "fixtures_tls_redis",
     "fixtures_runs",
     "fixtures_photographs",
+    "fixtures_colours",
 ]
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -22,9 +22,10 @@ from heatbox.runs.records import Runs
 from heatbox.runs.tables import Item, ItemState, Run, RunState, chunks
 from heatbox.settings import Settings, as_environment
 
-__all__ = ["JOB", "REDIS", "WEB", "WORKER", "Heatbox", "Project", "Up", "region"]
+__all__ = ["JOB", "REDIS", "TRAINER", "WEB", "WORKER", "Heatbox", "Project", "Up", "region"]
 
 WEB, WORKER, REDIS, JOB = "heatbox serve", "heatbox work", "redis-server", "heatbox_workers.job_process"
+TRAINER = "heatbox work --queue train"
 
 
 @dataclass
@@ -47,7 +48,10 @@ class Up:
 
     def children(self, name: str) -> set[int]:
         """Return the living processes below it whose command line has this word."""
-        return {pid for pid in _below(self.process.pid) if name in _command_line(pid)}
+        lines = {pid: _command_line(pid) for pid in _below(self.process.pid)}
+        return {
+            pid for pid, line in lines.items() if name in line and (name != WORKER or TRAINER not in line)
+        }
 
     def child(self, name: str) -> int:
         """Return the one process of this name, as soon as there is one."""

@@ -23,6 +23,7 @@ from heatbox.settings import Settings
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
+GROUPS = {"corrections", "models", "plugins", "profiles", "studio"}
 PAGES = sorted(
     [*DOCS.rglob("*.md"), *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG"))]
 )
@@ -78,9 +79,8 @@ def command_line():
 
 
 def option_names(command):
-    return {name for parameter in command.params for name in parameter.opts if name.startswith("-")} | {
-        "--help"
-    }
+    names = {name for one in command.params for name in (*one.opts, *one.secondary_opts) if name.startswith("-")}
+    return names | {"--help"}
 
 
 @pytest.mark.parametrize(("group", "page"), [(EXPLAINERS, "explainers.md"), (BOX_FITTERS, "box-fitters.md")])
@@ -255,7 +255,9 @@ def test_pages_that_the_code_names_exist():
 def test_commands_in_the_pages_exist_with_their_options(page, command_line):
     for line in HEATBOX.findall("".join(SHELL.findall(page.read_text(encoding="utf-8")))):
         words = shlex.split(line)
-        name = " ".join(words[:3] if words[1] in {"models", "plugins", "studio"} else words[:2])
+        name = " ".join(
+            words[:3] if words[1] in GROUPS else words[:2]
+        )
         used = {word.partition("=")[0] for word in words if word.startswith("-")}
         assert name in command_line, line
         assert used <= option_names(command_line[name]), line

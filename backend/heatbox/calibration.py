@@ -6,20 +6,19 @@ pairs, stored in the ledger for a project and the version that its pipeline has 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 from sqlalchemy import Column, DateTime, Index, Integer, Select, String, Table, Text, select
 
-from heatbox.boxes import iou_matrix
 from heatbox.ledger import Ledger, metadata
 from heatbox.pipeline import Pipeline
 from heatbox.studio.annotations import counting_annotation
 from heatbox.studio.client import is_own
 from heatbox.studio.corrections import AnsweredTask
+from heatbox.studio.regions import SAME_IOU, BoxRegion, best_pairs, read_boxes
 
 __all__ = [
     "SAME_IOU",
@@ -33,9 +32,6 @@ __all__ = [
     "store_calibration",
     "uncalibrated",
 ]
-
-SAME_IOU = 0.5
-"""From which IoU on a person's rectangle is the predicted one, moved."""
 
 Pairs = tuple[tuple[float, float], ...]
 
@@ -154,68 +150,14 @@ def _tells_of_boxes(annotation: Mapping[str, Any]) -> bool:
 
 
 def _judged(task: int, prediction: Mapping[str, Any], answer: Mapping[str, Any]) -> list[JudgedBox]:
-    result = prediction.get("result")
-    found = _rectangles(result if isinstance(result, list) else [])
-    scored = [(one, score) for one in found if (score := _raw_score(one.region)) is not None]
-    kept = _matched([one for one, _ in scored], _rectangles(answer["result"]))
-    return [JudgedBox(task, score, index in kept) for index, (_, score) in enumerate(scored)]
+    found = [(one, one.score) for one in _rectangles(prediction.get("result")) if one.score is not None]
+    kept = best_pairs([one for one, _ in found], _rectangles(answer["result"]))
+    return [JudgedBox(task, score, index in kept) for index, (_, score) in enumerate(found)]
 
 
-@dataclass(frozen=True)
-class _Rectangle:
-    region: Mapping[str, Any]
-    item_index: int
-    label: str
-    xyxy: tuple[float, float, float, float]  # percent; the IoU is that of pixels
-
-
-def _rectangles(result: Sequence[Any]) -> list[_Rectangle]:
+def _rectangles(result: object) -> list[BoxRegion]:
     """Return the rectangles; polygons and masks beside them are the same finds once more."""
-    found = (_rectangle(one) for one in result if isinstance(one, Mapping))
-    return [one for one in found if one is not None]
-
-
-def _rectangle(region: Mapping[str, Any]) -> _Rectangle | None:
-    match region:
-        case {
-            "type": "rectanglelabels",
-            "value": {"x": x, "y": y, "width": width, "height": height, "rectanglelabels": [str(label), *_]},
-        } if all(_is_number(side) for side in (x, y, width, height)):
-            index = region.get("item_index")
-            return _Rectangle(
-                region, index if type(index) is int else 0, label, (x, y, x + width, y + height)
-            )
-    return None
-
-
-def _matched(predicted: Sequence[_Rectangle], drawn: Sequence[_Rectangle]) -> set[int]:
-    """Return which predicted rectangles were kept, each for one drawn one, the closest pairs first."""
-    if not predicted or not drawn:
-        return set()
-    ious = iou_matrix(np.array([one.xyxy for one in predicted]), np.array([one.xyxy for one in drawn]))
-    pairs = sorted(
-        (-ious[row, column], row, column)
-        for row, one in enumerate(predicted)
-        for column, other in enumerate(drawn)
-        if ious[row, column] >= SAME_IOU and (one.label, one.item_index) == (other.label, other.item_index)
-    )
-    matched: dict[int, int] = {}
-    for _, row, column in pairs:
-        if row not in matched and column not in matched.values():
-            matched[row] = column
-    return set(matched)
-
-
-def _raw_score(region: Mapping[str, Any]) -> float | None:
-    """Return the score before any calibration, None where the region has none."""
-    match region:
-        case {"meta": {"heatbox": {"raw_score": score}}} | {"score": score} if _is_number(score):
-            return float(score) if 0 <= score <= 1 else None
-    return None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return [one for one in read_boxes(result)[0] if one.kind == "rectanglelabels"]
 
 
 def _rows(project: int, version: str) -> Select[str]:

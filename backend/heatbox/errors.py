@@ -46,7 +46,15 @@
     │   ├── RunStateError               run-state
     │   ├── TaskGoneError               task-gone
     │   └── PredictionRefusedError      prediction-refused
+    ├── TrainingError                   training
+    │   ├── TrainingNotFoundError       training-not-found
+    │   ├── TrainingStateError          training-state
+    │   ├── TooLittleError              training-too-little
+    │   ├── TrainingStalledError        training-stalled
+    │   └── TrainingMemoryError         training-memory
     ├── CalibrationError                calibration
+    ├── TuningError                     tuning
+    ├── ProfileNotFoundError            profile-not-found
     ├── LedgerError                     ledger
     ├── SettingsError                   settings
     ├── OutputError                     output
@@ -93,6 +101,7 @@ __all__ = [
     "PluginNotFoundError",
     "PortTakenError",
     "PredictionRefusedError",
+    "ProfileNotFoundError",
     "RedisUnavailableError",
     "RequestError",
     "RunError",
@@ -106,6 +115,13 @@ __all__ = [
     "StudioRefusedError",
     "TaskGoneError",
     "TasksFileError",
+    "TooLittleError",
+    "TrainingError",
+    "TrainingMemoryError",
+    "TrainingNotFoundError",
+    "TrainingStalledError",
+    "TrainingStateError",
+    "TuningError",
     "UnsupportedError",
     "WeightsUnavailableError",
     "WorkerDiedError",
@@ -404,10 +420,58 @@ class PredictionRefusedError(RunError):
     code = "prediction-refused"
 
 
+class TrainingError(HeatboxError):
+    """A training cannot be done or go on."""
+
+    code = "training"
+
+
+class TrainingNotFoundError(TrainingError):
+    """The ledger has no training of this number."""
+
+    code = "training-not-found"
+
+
+class TrainingStateError(TrainingError):
+    """The training's state does not allow what was asked."""
+
+    code = "training-state"
+
+
+class TooLittleError(TrainingError):
+    """There is too little to learn from."""
+
+    code = "training-too-little"
+
+
+class TrainingStalledError(TrainingError):
+    """A training showed no progress for a long time."""
+
+    code = "training-stalled"
+
+
+class TrainingMemoryError(TrainingError):
+    """A training needed more memory than its process may have."""
+
+    code = "training-memory"
+
+
 class CalibrationError(HeatboxError):
     """People's corrections say too little about what a score is worth."""
 
     code = "calibration"
+
+
+class TuningError(HeatboxError):
+    """People's corrections say too little about which way to boxes is better."""
+
+    code = "tuning"
+
+
+class ProfileNotFoundError(HeatboxError):
+    """There is no profile of this name, or the project has none."""
+
+    code = "profile-not-found"
 
 
 class LedgerError(HeatboxError):

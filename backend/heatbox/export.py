@@ -13,28 +13,23 @@ links to them. Nothing is seen under its final name before it is whole.
 """
 
 import errno
-import json
 import os
-import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 from heatbox.errors import OutputError
 from heatbox.import_file import atomic_text
 
 if TYPE_CHECKING:  # a command that only names the formats need not load numpy
-    from heatbox.annotation import Annotation, Region
+    from heatbox.annotation import Annotation
 
 __all__ = ["Dataset", "Format", "common_folder", "write_coco", "write_voc", "write_yolo"]
-
-_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Format(StrEnum):
@@ -83,11 +78,16 @@ def write_voc(folder: Path, pictures: Iterable[tuple[Path, "Annotation"]], datas
     Raises:
         OutputError: the folder holds something, or cannot be written.
     """
+    from heatbox.datasets.voc import voc_xml
+    from heatbox.datasets.writing import write
+
     with _new_folder(folder) as part:
         for path, name, annotation in _named(pictures, dataset.root):
             picture = name + path.suffix
             _link(path, part / "JPEGImages" / picture)
-            _write(part / "Annotations" / f"{name}.xml", _voc_xml(picture, annotation, dataset.version))
+            size = annotation.width, annotation.height
+            objects = ((region.label, region.box, None) for region in annotation.regions)
+            write(part / "Annotations" / f"{name}.xml", voc_xml(picture, size, objects, dataset.version))
 
 
 def write_coco(file: Path, pictures: Iterable[tuple[Path, "Annotation"]], dataset: Dataset) -> None:
@@ -101,6 +101,9 @@ def write_coco(file: Path, pictures: Iterable[tuple[Path, "Annotation"]], datase
     Raises:
         OutputError: the file cannot be written.
     """
+    from heatbox.datasets.coco import coco_box, coco_text
+    from heatbox.datasets.writing import as_json
+
     numbers = {label: number for number, label in enumerate(dataset.labels, 1)}
     images: list[str] = []  # as text: a part of the memory that the objects take
     boxes: list[str] = []
@@ -108,18 +111,14 @@ def write_coco(file: Path, pictures: Iterable[tuple[Path, "Annotation"]], datase
         for path, _, annotation in _named(pictures, dataset.root):
             size = {"width": annotation.width, "height": annotation.height}
             image = {"id": len(images) + 1, "file_name": _relative(path, dataset.root), **size}
-            images.append(json.dumps(image, ensure_ascii=False))
+            images.append(as_json(image))
             for region in annotation.regions:
-                category = numbers.setdefault(region.label, len(numbers) + 1)
-                boxes.append(json.dumps(_coco_box(len(boxes) + 1, len(images), category, region)))
+                row = coco_box(len(images), numbers.setdefault(region.label, len(numbers) + 1), region.box)
+                boxes.append(as_json({"id": len(boxes) + 1, **row, "score": round(region.score, 6)}))
         categories = [
-            json.dumps({"id": number, "name": label, "supercategory": ""}, ensure_ascii=False)
-            for label, number in numbers.items()
+            as_json({"id": number, "name": label, "supercategory": ""}) for label, number in numbers.items()
         ]
-        out.write(f'{{"info": {json.dumps({"description": dataset.version})}, "licenses": []')
-        for key, rows in (("images", images), ("annotations", boxes), ("categories", categories)):
-            out.write(f',\n"{key}": [' + ",".join(f"\n{row}" for row in rows) + "]")
-        out.write("}\n")
+        out.write(coco_text(dataset.version, images, boxes, categories))
 
 
 def write_yolo(folder: Path, pictures: Iterable[tuple[Path, "Annotation"]], dataset: Dataset) -> None:
@@ -133,21 +132,24 @@ def write_yolo(folder: Path, pictures: Iterable[tuple[Path, "Annotation"]], data
     Raises:
         OutputError: the folder holds something, or cannot be written.
     """
+    from heatbox.datasets.writing import write
+    from heatbox.datasets.yolo import yaml_names, yolo_box
+
     numbers = {label: number for number, label in enumerate(dataset.labels)}
     with _new_folder(folder) as part:
         for path, name, annotation in _named(pictures, dataset.root):
             lines = [
-                f"{numbers.setdefault(region.label, len(numbers))} {_yolo_box(region, annotation)}\n"
+                f"{numbers.setdefault(region.label, len(numbers))} "
+                f"{yolo_box(region.box, annotation.width, annotation.height)}\n"
                 for region in annotation.regions
             ]
             _link(path, part / "images" / (name + path.suffix))
-            _write(part / "labels" / f"{name}.txt", "".join(lines))
-        _write(part / "classes.txt", "".join(" ".join(label.split()) + "\n" for label in numbers))
-        names = "".join(f"  {number}: {_yaml(label)}\n" for label, number in numbers.items())
+            write(part / "labels" / f"{name}.txt", "".join(lines))
+        write(part / "classes.txt", "".join(" ".join(label.split()) + "\n" for label in numbers))
         head = (
             f"# {dataset.version}\ntrain: images\nval: images # choose pictures of your own to measure on\n"
         )
-        _write(part / "data.yaml", head + (f"names:\n{names}" if names else "names: {}\n"))
+        write(part / "data.yaml", head + yaml_names(numbers))
 
 
 @contextmanager
@@ -206,68 +208,3 @@ def _relative(path: Path, root: Path) -> str:
 def _link(path: Path, link: Path) -> None:
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(os.path.abspath(path))  # noqa: PTH100 - a link to a link is kept, so that it can be re-aimed
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("x", encoding="utf-8", errors="backslashreplace") as out:
-        out.write(text)
-
-
-def _voc_xml(picture: str, annotation: "Annotation", version: str) -> str:
-    objects = "".join(_voc_object(region, annotation) for region in annotation.regions)
-    return (
-        f"<annotation>\n  <folder>JPEGImages</folder>\n  <filename>{_xml(picture)}</filename>\n"
-        f"  <source><database>{_xml(version)}</database></source>\n"
-        f"  <size><width>{annotation.width}</width><height>{annotation.height}</height><depth>3</depth></size>\n"
-        f"  <segmented>0</segmented>\n{objects}</annotation>\n"
-    )
-
-
-def _voc_object(region: "Region", annotation: "Annotation") -> str:
-    (xmin, xmax), (ymin, ymax) = (
-        _voc_edges(region.box.x1, region.box.x2, annotation.width),
-        _voc_edges(region.box.y1, region.box.y2, annotation.height),
-    )
-    return (
-        f"  <object>\n    <name>{_xml(region.label)}</name>\n    <pose>Unspecified</pose>\n"
-        "    <truncated>0</truncated>\n    <difficult>0</difficult>\n"
-        f"    <bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>\n"
-        "  </object>\n"
-    )
-
-
-def _voc_edges(near: float, far: float, side: int) -> tuple[int, int]:
-    """Return the first and the last pixel of [near, far), counted from 1: at least one pixel."""
-    first = min(round(near), side - 1) + 1
-    return first, max(round(far), first)
-
-
-def _xml(text: str) -> str:
-    return escape(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text))
-
-
-def _coco_box(number: int, image: int, category: int, region: "Region") -> Mapping[str, object]:
-    box = region.box
-    return {
-        "id": number,
-        "image_id": image,
-        "category_id": category,
-        "bbox": [round(value, 3) for value in (box.x1, box.y1, box.width, box.height)],
-        "area": round(box.area, 3),
-        "segmentation": [],
-        "iscrowd": 0,
-        "score": round(region.score, 6),
-    }
-
-
-def _yolo_box(region: "Region", annotation: "Annotation") -> str:
-    box, width, height = region.box, annotation.width, annotation.height
-    centre = (box.x1 + box.x2) / 2 / width, (box.y1 + box.y2) / 2 / height
-    return " ".join(f"{value:.6f}" for value in (*centre, box.width / width, box.height / height))
-
-
-def _yaml(text: str) -> str:
-    """Return a text as YAML's double-quoted form: JSON's, with every character that YAML cannot hold escaped."""
-    quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in quoted)

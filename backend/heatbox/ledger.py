@@ -30,7 +30,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from heatbox.errors import LedgerError
 
-__all__ = ["Ledger", "metadata"]
+__all__ = ["Ledger", "activations", "metadata"]
 
 metadata = MetaData()
 

@@ -41,7 +41,7 @@ __all__ = [
 
 CARD, WEIGHTS, STATES = "model.json", "weights.safetensors", "state"
 _ABANDONED_SECONDS = 86_400
-_DESCRIPTIVE = {"format", "name", "licence", "source"}
+_DESCRIPTIVE = {"format", "name", "licence", "source", "trained_from"}
 
 Channels = tuple[float, float, float]
 PositiveChannels = tuple[
@@ -86,6 +86,10 @@ class Card(BaseModel):
     sha256: str = Field(default="", description="SHA-256 of the weights file; checked at each load.")
     licence: str = Field(default="", description="Licence of the weights, for people.")
     source: str = Field(default="", description="Where the weights come from, for people.")
+    trained_from: str = Field(
+        default="",
+        description="`name@version` that a training began from; such a model serves only once it was accepted.",
+    )
 
     @model_validator(mode="after")
     def _labels_are_unique(self) -> Self:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from heatbox.fitted import FittedState
 from heatbox.models import Card
 
-__all__ = ["Normalisation", "Pipeline", "pipeline_for"]
+__all__ = ["Normalisation", "Pipeline", "Way", "pipeline_for"]
 
 Normalisation = Literal["max", "minmax"]
 
@@ -30,8 +30,45 @@ _LATER = (
     "label_min_probabilities",
     "labels_from",
     "calibration",
+    "label_ways",
 )
 _PAIRS = ("label_map", "label_thresholds", "label_min_probabilities", "calibration")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a label's boxes are found, where another way suits it better than the pipeline's own.
+
+    Attributes:
+        explainer: entry-point name, with its options.
+        fitter: entry-point name of the box fitter, with its options.
+        state: id of what the explainer has learnt about the model; empty: nothing.
+    """
+
+    explainer: str
+    explainer_options: Mapping[str, Any] = field(default_factory=dict)
+    fitter: str = "components"
+    fitter_options: Mapping[str, Any] = field(default_factory=dict)
+    state: str = ""
+
+    def __post_init__(self) -> None:
+        _freeze_options(self)
+
+    def __hash__(self) -> int:
+        return hash((self.explainer, self.fitter, self.state))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        options = {
+            "explainer_options": dict(self.explainer_options),
+            "fitter_options": dict(self.fitter_options),
+        }
+        return {**vars(self), **options}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Read what `as_dict` wrote."""
+        return cls(**value)
 
 
 @dataclass(frozen=True)
@@ -58,6 +95,8 @@ class Pipeline:
         label_min_probabilities: pairs (label, probability) of labels that have one of their own.
         labels_from: key of the tasks' data that names what is in a picture; empty: none does.
         calibration: pairs (raw score, share of such boxes that people kept), ascending; empty: scores stay raw.
+        label_ways: pairs (label, way) of labels that are explained in a way of their own; their box thresholds are in
+            the way's fitter options, but `label_thresholds` go before them.
     """
 
     model: str
@@ -79,10 +118,10 @@ class Pipeline:
     label_min_probabilities: tuple[tuple[str, float], ...] = ()
     labels_from: str = ""
     calibration: tuple[tuple[float, float], ...] = ()
+    label_ways: tuple[tuple[str, Way], ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("explainer_options", "fitter_options"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        _freeze_options(self)
 
     def __hash__(self) -> int:
         return hash(self.version)
@@ -103,18 +142,40 @@ class Pipeline:
         }
         lists = {name: [list(pair) for pair in plain[name]] for name in _PAIRS if name in plain}
         kinds = {"kinds": list(self.kinds)} if self.kinds else {}
-        return {**plain, "labels": list(self.labels), **kinds, **lists}
+        ways = [[label, way.as_dict()] for label, way in self.label_ways]
+        return {
+            **plain,
+            "labels": list(self.labels),
+            **kinds,
+            **lists,
+            **({"label_ways": ways} if ways else {}),
+        }
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         """Read what `as_dict` wrote."""
         plain = {**value, "labels": tuple(value["labels"]), "kinds": tuple(value.get("kinds", ()))}
         pairs = {name: tuple((first, second) for first, second in value.get(name, ())) for name in _PAIRS}
-        return cls(**{**plain, **pairs})
+        ways = tuple((label, Way.from_dict(way)) for label, way in value.get("label_ways", ()))
+        return cls(**{**plain, **pairs, "label_ways": ways})
+
+    @property
+    def own_way(self) -> Way:
+        """The way of labels that have none of their own."""
+        return Way(self.explainer, self.explainer_options, self.fitter, self.fitter_options, state=self.state)
+
+    def way_of(self, label: str) -> Way:
+        """Return how a label's boxes are found."""
+        return dict(self.label_ways).get(label, self.own_way)
 
     def min_probability_of(self, label: str) -> float:
         """Return below which probability a class that stands for the label is not explained."""
         return dict(self.label_min_probabilities).get(label, self.min_probability)
+
+
+def _freeze_options(value: "Pipeline | Way") -> None:
+    for name in ("explainer_options", "fitter_options"):
+        object.__setattr__(value, name, MappingProxyType(dict(getattr(value, name))))
 
 
 def pipeline_for(

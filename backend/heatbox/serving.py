@@ -1,7 +1,8 @@
 """What a project is annotated with: one way from settings, model and label config to a pipeline.
 
 `/setup`, `/predict` and background runs come through here, so the version that Label Studio is told is the one that its
-predictions carry. The label config's `model_*` attributes go before the settings.
+predictions carry. What was given by hand goes before the label config's `model_*` attributes, these go before the
+project's profile (`heatbox.profiles`), and that goes before the settings.
 """
 
 from collections.abc import Collection
@@ -10,6 +11,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
+from heatbox.activation import find_model
 from heatbox.calibration import calibrated
 from heatbox.errors import LabelConfigError, ModelNotFoundError, PluginNotFoundError, SettingsError
 from heatbox.fitted import FittedState, find_state, require_options
@@ -21,6 +23,7 @@ from heatbox.models import Card, ModelStore
 from heatbox.pictures.fetching import check_access
 from heatbox.pipeline import Pipeline, pipeline_for
 from heatbox.plugins import BOX_FITTERS, EXPLAINERS, parse_options, plugin_names
+from heatbox.profiles import profile_of, with_profile
 from heatbox.remote_store import open_store
 from heatbox.settings import Settings
 
@@ -91,7 +94,7 @@ def serve_project(  # noqa: PLR0913, PLR0917 - what a project is, and where it i
         ledger: knows the active model.
         config: of the project; None: every class of the model is a label, on `data["image"]`.
         given: names of settings that were given by hand and go before the label config.
-        project: number in Label Studio, by which its calibration is found; None: scores stay raw.
+        project: number in Label Studio, by which its profile and its calibration are found; None: it has neither.
 
     Raises:
         ModelNotFoundError: no model is active, or it is not in the store.
@@ -100,6 +103,7 @@ def serve_project(  # noqa: PLR0913, PLR0917 - what a project is, and where it i
         NotFittedError: the explainer was fitted with another option.
         LabelError: labels and classes do not fit together, or the label config names no registered model.
     """
+    by_hand = {*given, *(() if config is None else _attribute_settings(config))}
     settings = settings if config is None else _with_attributes(settings, config, given)
     card = _model(settings, store, ledger, config)
     _check_registered(EXPLAINERS, settings.explainer)
@@ -108,12 +112,17 @@ def serve_project(  # noqa: PLR0913, PLR0917 - what a project is, and where it i
     if state is not None:
         require_options(state, parse_options(settings.explainer_options))
     names = label_names(card, state)
+    notes: tuple[str, ...] = ()
     if config is None:
-        pipeline = _pipeline(settings, card, state)
-        return Serving(_with_calibration(ledger, project, pipeline), every_class(names))
-    label_map = _label_map(names, config.labels)
-    pipeline = _pipeline(settings, card, state, label_map=label_map.pairs, **config_fields(config))
-    notes = (*config.notes, *label_map.warnings)
+        pipeline, config = _pipeline(settings, card, state), every_class(names)
+    else:
+        label_map = _label_map(names, config.labels)
+        pipeline = _pipeline(settings, card, state, label_map=label_map.pairs, **config_fields(config))
+        notes = (*config.notes, *label_map.warnings)
+    profile = profile_of(ledger, settings.studio_url, project)
+    if profile is not None:
+        pipeline, more = with_profile(pipeline, profile, store, card, by_hand)
+        notes = (*notes, *more)
     return Serving(_with_calibration(ledger, project, pipeline), config, notes)
 
 
@@ -128,6 +137,18 @@ def with_choices(settings: Settings, **given: Any) -> Settings:  # noqa: ANN401 
         same = chosen.get(plugin, getattr(settings, plugin)) == getattr(settings, plugin)
         chosen[options] = (*(getattr(settings, options) if same else ()), *chosen.get(options, ()))
     return settings.model_copy(update=chosen)
+
+
+def _attribute_settings(config: LabelConfig) -> set[str]:
+    """Return the names of the settings that the label config's controls choose."""
+    one = config.attributes
+    chosen = {
+        "explainer": one.explainer,
+        "fitter": one.fitter,
+        "min_probability": one.score_threshold,
+        "threshold": one.box_threshold,
+    }
+    return {name for name, value in chosen.items() if value is not None}
 
 
 def _with_attributes(settings: Settings, config: LabelConfig, given: Collection[str]) -> Settings:
@@ -188,7 +209,7 @@ def serving_model(settings: Settings, store: ModelStore, ledger: Ledger) -> Card
             "No model is active.",
             "Choose one with `heatbox models activate NAME`, or add one: `heatbox models add mobilenet_v2 --activate`.",
         )
-    return store.find(reference)
+    return find_model(store, ledger, reference)
 
 
 def label_names(card: Card, state: FittedState | None) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ _WEB_STOP_SECONDS = 4.0
 _WORKER_STOP_SECONDS = 6.0  # a job that takes longer is killed; nobody is left to wait for it
 _STEADY_SECONDS = 60.0  # a child that lived so long is started again at once
 _LONGEST_DELAY = 30.0
+_TRAINER = "worker for trainings"  # on its own: who waits for a prediction must not wait for a training
 
 
 @dataclass
@@ -160,19 +161,20 @@ def _programs(
     descriptor = listener.fileno()
     web = _started("web service", lambda: start("serve", "--fd", str(descriptor), pass_fds=[descriptor]))
     workers = [_started(f"worker {index + 1}", lambda: start("work")) for index in range(settings.workers)]
+    trainer = _started(_TRAINER, lambda: start("work", "--queue", "train"))
     try:
-        yield [web, *workers]
+        yield [web, *workers, trainer]
     finally:
         stop(web.process, _WEB_STOP_SECONDS)
-        for worker in workers:
+        for worker in (*workers, trainer):
             worker.process.terminate()
-        for worker in workers:
+        for worker in (*workers, trainer):
             stop(worker.process, _WORKER_STOP_SECONDS)
 
 
 def _wait_until_ready(address: str, redis_url: str, children: Sequence[_Child], stopping: _Stop) -> None:
     deadline = time.monotonic() + _READY_SECONDS
-    workers = {child.process.pid for child in children[1:]}
+    workers = {child.process.pid for child in children[1:] if child.name != _TRAINER}
     while not (stopping.requested or (_is_up(address) and workers <= listening_pids(redis_url))):
         for child in children:
             code = child.process.poll()

@@ -8,7 +8,7 @@ import pytest
 
 from heatbox.fitted import FittedState
 from heatbox.models import Card
-from heatbox.pipeline import Pipeline, pipeline_for
+from heatbox.pipeline import Pipeline, Way, pipeline_for
 
 PIPELINE = Pipeline(
     model="mobilenet_v2@0123456789ab",
@@ -19,6 +19,7 @@ PIPELINE = Pipeline(
     label_map=(("tabby", "cat"),),
 )
 
+WAY = Way("layer_cam", {"layers": ["features.7"]}, "max_iou", {"threshold": 0.3}, "0123456789ab")
 CHANGES = {
     "model": "mobilenet_v2@ba9876543210",
     "explainer": "cam",
@@ -39,6 +40,7 @@ CHANGES = {
     "label_min_probabilities": (("cat", 0.1),),
     "labels_from": "kind",
     "calibration": ((0.0, 0.1), (1.0, 0.9)),
+    "label_ways": (("cat", WAY),),
 }
 
 
@@ -73,7 +75,14 @@ def test_what_no_explainer_has_learnt_is_not_named_so_that_older_versions_stay()
 
 
 def test_what_no_label_config_chooses_is_not_named_so_that_older_versions_stay():
-    later = {"kinds", "label_thresholds", "label_min_probabilities", "labels_from", "calibration"}
+    later = {
+        "kinds",
+        "label_thresholds",
+        "label_min_probabilities",
+        "labels_from",
+        "calibration",
+        "label_ways",
+    }
     assert PIPELINE.as_dict().keys().isdisjoint(later)
     chosen = dataclasses.replace(PIPELINE, **{field: CHANGES[field] for field in later})
     assert later < chosen.as_dict().keys()
@@ -95,6 +104,7 @@ def test_a_label_without_a_probability_of_its_own_has_that_of_all():
         Pipeline("tiny@0", kinds=("choices", "polygonlabels"), labels_from="kind"),
         Pipeline("tiny@0", label_thresholds=(("a", 0.3),), label_min_probabilities=(("a", 0.1), ("b", 0.2))),
         Pipeline("tiny@0", calibration=((0.0, 0.1), (1.0, 0.9))),
+        Pipeline("tiny@0", label_ways=(("a", WAY), ("b", Way("cam")))),
     ],
 )
 def test_a_pipeline_survives_json_with_its_version(pipeline):

@@ -15,29 +15,28 @@ from torch import Tensor
 
 from heatbox.annotation import Annotation, Found, Region, TargetEvidence, region_id
 from heatbox.boxes import Box
-from heatbox.contract import BoxFitter, Evidence, Explainer, Fit, PictureFitter
-from heatbox.errors import (
-    EvidenceError,
-    HeatboxError,
-    InternalError,
-    OptionError,
-    PluginBrokenError,
-    UnsupportedError,
-)
+from heatbox.contract import Evidence, Explainer, Fit
+from heatbox.errors import EvidenceError, HeatboxError, InternalError, OptionError
 from heatbox.logs import place_of
 from heatbox.masks import Mask
 from heatbox.pictures.images import Limits, Picture, read_picture
 from heatbox.pictures.wanted import Wanted
 from heatbox.pipeline import Pipeline
-from heatbox.plugins import make_box_fitter, make_explainer
 from heatbox_workers.classifier import TorchClassifier, squash
-from heatbox_workers.evidence import fit_evidence, raise_for_evidence
-from heatbox_workers.features import find_module
-from heatbox_workers.fitting import require_fitted
+from heatbox_workers.evidence import fit_evidence
 from heatbox_workers.read_ahead import read_ahead
 from heatbox_workers.self_check import check_crops, check_masks
 from heatbox_workers.targets import Target, absence, choose_targets, classes_by_label
 from heatbox_workers.views import View, needed_side, view_of
+from heatbox_workers.ways import (
+    Explained,
+    Fitter,
+    ReadyExplainer,
+    explain,
+    ready_explainer,
+    ready_fitter,
+    ready_ways,
+)
 
 __all__ = ["Annotator", "make_annotator"]
 
@@ -48,46 +47,43 @@ log = logging.getLogger(__name__)
 _OF_MASKS = frozenset({"brushlabels", "polygonlabels"})
 
 
-def make_annotator(pipeline: Pipeline, classifier: TorchClassifier, limits: Limits) -> "Annotator":
+def make_annotator(
+    pipeline: Pipeline,
+    classifier: TorchClassifier,
+    limits: Limits,
+    states: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> "Annotator":
     """Make what a pipeline names and check that its parts fit together.
 
     Args:
-        pipeline: names the explainer and the fitter.
+        pipeline: names the explainer and the fitter, also those of single labels.
         classifier: the pipeline's model, loaded, with the state that the pipeline names.
         limits: of the pictures that are read.
+        states: what explainers of single labels have learnt, by the ids that their ways name.
 
     Raises:
-        PluginError: the explainer or the fitter cannot be used, does not support this network, or has not been fitted.
-        LayerNotFoundError: an option of the explainer names a layer that the network does not have.
+        PluginError: an explainer or a fitter cannot be used, does not support this network, or has not been fitted.
+        LayerNotFoundError: an option of an explainer names a layer that the network does not have.
         LabelUnknownError: a label was asked for that the classifier does not know.
     """
-    explainer = make_explainer(pipeline.explainer, pipeline.explainer_options)
-    suited = getattr(explainer, "box_threshold", None) or classifier.card.box_threshold
-    default = {} if suited is None else {"threshold": suited}
-    fitter = make_box_fitter(pipeline.fitter, {**default, **pipeline.fitter_options})
-    own_fitters = {
-        label: make_box_fitter(pipeline.fitter, {**pipeline.fitter_options, "threshold": threshold})
-        for label, threshold in pipeline.label_thresholds
-    }
-    supports: Callable[[TorchClassifier], str | None] | None = getattr(explainer, "supports", None)
-    reason = supports(classifier) if supports else None
-    if reason:
-        raise UnsupportedError(
-            f"{pipeline.explainer} cannot explain {pipeline.model}: {reason}", "Choose another explainer."
-        )
-    watches: Callable[[TorchClassifier], Sequence[str]] | None = getattr(explainer, "watches", None)
-    watched = tuple(watches(classifier)) if watches else ()
-    for layer in (getattr(explainer, "layer", "auto"), *watched):
-        if isinstance(layer, str) and layer != "auto":
-            find_module(classifier.network, layer)
-    require_fitted(pipeline.explainer, explainer, classifier)
+    own = ready_explainer(pipeline.own_way, classifier, classifier.state)
     if pipeline.own_label and pipeline.min_crop_probability:
         raise OptionError(
             f"No class of the model is {pipeline.own_label!r}, so crops cannot be classified again.",
             "Leave --min-crop-probability away; --min-mask-iou works.",
         )
-    known = classes_by_label(pipeline, _names(pipeline, classifier))
-    return Annotator(pipeline, classifier, explainer, fitter, known, limits, watched, own_fitters=own_fitters)
+    ways = ready_ways(pipeline, classifier, states or {})
+    return Annotator(
+        pipeline,
+        classifier,
+        own.explainer,
+        ready_fitter(pipeline.own_way, own.explainer, classifier),
+        classes_by_label(pipeline, _names(pipeline, classifier)),
+        limits,
+        tuple(dict.fromkeys((*own.watched, *ways.watched))),
+        own_fitters=ways.fitters,
+        own_explainers=ways.explainers,
+    )
 
 
 @dataclass(frozen=True)
@@ -97,12 +93,13 @@ class Annotator:
     pipeline: Pipeline
     classifier: TorchClassifier
     explainer: Explainer
-    fitter: BoxFitter | PictureFitter
+    fitter: Fitter
     known: dict[str, list[int]]
     limits: Limits
     watched: tuple[str, ...] = ()
     batch_size: int = 8
-    own_fitters: Mapping[str, BoxFitter | PictureFitter] = field(default_factory=dict)
+    own_fitters: Mapping[str, Fitter] = field(default_factory=dict)
+    own_explainers: Mapping[str, ReadyExplainer] = field(default_factory=dict)
 
     def annotate(self, paths: Iterable[Path]) -> Iterator[Outcome]:
         """Yield one annotation or error per file, in order; files are decoded while the network works."""
@@ -160,47 +157,36 @@ class Annotator:
             choose_targets(row, self.known, self.pipeline, view.wanted.labels)
             for row, view in zip(probabilities, views, strict=True)
         ]
-        rows = [(index, target.class_index) for index, targets in enumerate(chosen) for target in targets]
+        rows = [
+            (index, one.class_index, one.label) for index, targets in enumerate(chosen) for one in targets
+        ]
+        own = ReadyExplainer(self.pipeline.explainer, self.explainer, self.watched, self.classifier.state)
         try:
-            evidence = (
-                self._evidence(seen, images, torch.tensor(rows, device=images.device)) if rows else None
-            )
+            explained = iter(explain(own, self.own_explainers, seen, images, rows))
         except HeatboxError as error:
             if len(views) == 1:
                 return [error]
             return [outcome for view in views for outcome in self._explain([view])]
-        row = 0
         outcomes: list[Outcome] = []
         for view, targets, likely in zip(views, chosen, probabilities, strict=True):
-            if targets and evidence is not None:
-                outcomes.append(self._fit(view, targets, evidence, row))
+            if targets:
+                outcomes.append(self._fit(view, [(one, next(explained)) for one in targets]))
             else:
                 nothing = absence(likely, self.known, self.pipeline)
                 outcomes.append(Annotation(view.picture.width, view.picture.height, (), absence=nothing))
-            row += len(targets)
         return self._check_crops(pictures, outcomes)
 
-    def _evidence(self, classifier: TorchClassifier, images: Tensor, targets: Tensor) -> Evidence:
-        try:
-            evidence = self.explainer(classifier, images, targets)
-        except HeatboxError:
-            raise
-        except Exception as error:  # a plugin may raise anything; it is told as that plugin's failure
-            raise PluginBrokenError(
-                f"{self.pipeline.explainer} failed: {type(error).__name__}: {error}.",
-                "Tell the plugin's authors.",
-            ) from error
-        return raise_for_evidence(evidence, len(targets), classifier.input_size)
-
-    def _fit(self, view: View, targets: Sequence[Target], evidence: Evidence, row: int) -> Outcome:
+    def _fit(self, view: View, targets: Sequence[tuple[Target, Explained]]) -> Outcome:
         picture = view.picture
         asked = bool(self.pipeline.labels) or view.wanted.labels is not None
         regions: list[Region] = []
         kept: list[TargetEvidence] = []
         doubts: list[float] = []
+        drawn: set[str] = set()
         pixels = squash(picture.pixels, self.classifier.input_size)
-        for offset, chosen in enumerate(targets):
-            target = self._confident(chosen, evidence, row + offset)
+        for chosen, explained in targets:
+            evidence, row = explained.evidence, explained.row
+            target = _confident(chosen, evidence, row)
             least = self.pipeline.min_probability_of(target.label)
             if evidence.confidences is not None and target.probability < least and not asked:
                 doubts.append(1 - target.probability / least)
@@ -208,12 +194,13 @@ class Annotator:
             fitter = self.own_fitters.get(target.label, self.fitter)
             try:
                 heatmap, fit = fit_evidence(
-                    evidence, row + offset, fitter, self.pipeline.normalisation, pixels, view.window
+                    evidence, row, fitter, self.pipeline.normalisation, pixels, view.window
                 )
             except EvidenceError as error:
                 return error
             name = _names(self.pipeline, self.classifier)[target.class_index]
             kept.append(TargetEvidence(target.label, name, target.probability, heatmap, fit.mask))
+            drawn |= set() if evidence.boxes is None else {target.label}
             regions += self._regions(picture, target, name, fit)
         regions.sort(key=lambda region: (-region.score, region.label, region.box))
         found = tuple(Found(one.label, one.class_name, one.probability) for one in kept)
@@ -221,15 +208,7 @@ class Annotator:
         annotation = Annotation(
             picture.width, picture.height, tuple(regions), tuple(kept), found=found, absence=nothing
         )
-        if evidence.boxes is not None:  # they came ready: there is no mask that they were fitted to
-            return annotation
-        return check_masks(annotation, self.pipeline.min_mask_iou)
-
-    def _confident(self, target: Target, evidence: Evidence, row: int) -> Target:
-        """Return the target with the evidence's own confidence, where it has one."""
-        if evidence.confidences is None:
-            return target
-        return replace(target, probability=min(max(float(evidence.confidences[row]), 0.0), 1.0))
+        return check_masks(annotation, self.pipeline.min_mask_iou, drawn)
 
     def _check_crops(self, pictures: Sequence[Picture], outcomes: Sequence[Outcome]) -> list[Outcome]:
         pairs = [
@@ -266,6 +245,13 @@ class Annotator:
         part = np.zeros_like(fit.mask)
         part[max(y1, 0) : y2, max(x1, 0) : x2] = fit.mask[max(y1, 0) : y2, max(x1, 0) : x2]
         return Mask.of(part)
+
+
+def _confident(target: Target, evidence: Evidence, row: int) -> Target:
+    """Return the target with the evidence's own confidence, where it has one."""
+    if evidence.confidences is None:
+        return target
+    return replace(target, probability=min(max(float(evidence.confidences[row]), 0.0), 1.0))
 
 
 def _names(pipeline: Pipeline, classifier: TorchClassifier) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from heatbox.activation import find_model as find_card
 from heatbox.annotation import Annotation, Rejected
 from heatbox.boxes import Box
 from heatbox.errors import HeatboxError, ModelNotFoundError, PictureError
@@ -264,7 +265,7 @@ def find_model(settings: Settings, reference: str | None) -> Card:
     if not reference:
         return serving_model(settings, store, Ledger(settings.ledger_url))
     try:
-        card = store.find(reference.rpartition("/")[2])
+        card = find_card(store, Ledger(settings.ledger_url), reference.rpartition("/")[2])
         if "/" not in reference or card.architecture == canonical_architecture(reference):
             return card
     except ModelNotFoundError:

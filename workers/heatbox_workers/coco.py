@@ -21,7 +21,7 @@ from heatbox.errors import DatasetError, LabelUnknownError
 from heatbox.labelling.mapping import map_labels
 from heatbox.labelling.tags import LabelTag
 
-__all__ = ["Sample", "Truth", "classes_by_name", "read_boxes", "read_coco"]
+__all__ = ["Sample", "Truth", "category_names", "classes_by_name", "read_boxes", "read_coco"]
 
 IMAGENET_CLASSES = 1000
 SMALLEST = 0.01  # of the picture's area
@@ -124,6 +124,13 @@ def read_boxes(
         for image in coco.images
     ]
     return samples, [category.name for category in coco.categories if not classes[category.id]]
+
+
+def category_names(source: Path) -> list[str]:
+    """Return the names of the categories that have boxes, in the file's order; raises as `read_boxes` does."""
+    coco = _parse(source / "annotations.json" if source.is_dir() else source)
+    used = {annotation.category_id for annotation in coco.annotations}
+    return [category.name for category in coco.categories if category.id in used]
 
 
 def _parse(file: Path) -> _Coco:

@@ -16,7 +16,15 @@ from heatbox.contract import HeadGradients
 from heatbox.errors import LayerNotFoundError
 from heatbox_workers.layouts import Layout, as_maps, layout_of, put_back
 
-__all__ = ["ForwardPass", "find_feature_layer", "find_gap_weights", "find_module", "forward_pass", "rescore"]
+__all__ = [
+    "ForwardPass",
+    "find_feature_layer",
+    "find_gap_weights",
+    "find_module",
+    "forward_pass",
+    "record",
+    "rescore",
+]
 
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
@@ -85,15 +93,20 @@ def forward_pass(network: nn.Module, layers: str | Sequence[str], images: Tensor
 
 
 @contextmanager
-def record(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect what layers put out as maps (N, K, h, w) while the body runs; the graph begins at the first of them."""
+def record(
+    network: nn.Module, layers: Sequence[str], *, connected: bool = False
+) -> Iterator[dict[str, Tensor]]:
+    """Collect what layers put out as maps (N, K, h, w) while the body runs.
+
+    The graph begins at the first of them, or where it began before: `connected`.
+    """
     recorded: dict[str, Tensor] = {}
 
     def keep(layer: str, output: object) -> Tensor:
         layout = layout_of(output)
         if layout is None or not isinstance(output, Tensor):
             raise _no_map(layer)
-        whole = output if recorded else output.detach()
+        whole = output if recorded or connected else output.detach()
         maps = as_maps(whole, layout)
         recorded[layer] = (maps if maps.requires_grad else maps.requires_grad_()).clone()
         return put_back(recorded[layer], whole, layout)

@@ -1,7 +1,7 @@
 """The process that holds torch and the warm classifiers: it does one job after the other for its parent.
 
-Started as `python -m heatbox_workers.job_process DESCRIPTOR` by `heatbox.queueing.job_process`, which tells the
-protocol. It leaves signals to its parent, which asks it to stop or ends it, and it ends when the parent is gone.
+Started as `python -m heatbox_workers.job_process DESCRIPTOR [trainings]` by `heatbox.queueing.job_process`, which tells
+the protocol. It leaves signals to its parent, which asks it to stop or ends it, and it ends when the parent is gone.
 """
 
 import json
@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from heatbox.errors import HeatboxError
@@ -32,7 +33,7 @@ class _Parent:
     def jobs(self) -> Iterator[Mapping[str, Any]]:
         """Yield one job after the other until the parent is gone."""
         while (message := self._next()) is not None:
-            if "pipeline" in message:
+            if "pipeline" in message or "learn" in message:
                 yield message
 
     def wants_a_stop(self) -> bool:
@@ -62,8 +63,8 @@ class _Parent:
         return message
 
 
-def main(descriptor: int) -> None:
-    """Do jobs until the parent is gone."""
+def main(descriptor: int, *, of_trainings: bool = False) -> None:
+    """Do jobs until the parent is gone: all of them trainings, or none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with socket.socket(fileno=descriptor) as connection:
@@ -75,10 +76,21 @@ def main(descriptor: int) -> None:
                 parent.tell(failure=error.as_dict())
             return
         log_to_stderr(settings.log_level, "job", settings.log_format)
-        _work(parent, settings, prepare_process(settings.threads, settings.workers))
+        threads = prepare_process(settings.threads, settings.workers)
+        if of_trainings:
+            _train(parent, settings)
+        else:
+            _annotate(parent, settings, threads)
 
 
-def _work(parent: _Parent, settings: Settings, threads: int) -> None:
+def _train(parent: _Parent, settings: Settings) -> None:
+    from heatbox_workers.train_job import learn
+
+    for job in parent.jobs():
+        learn(Path(job["learn"]), settings, parent.tell)
+
+
+def _annotate(parent: _Parent, settings: Settings, threads: int) -> None:
     import torch
 
     from heatbox.pipeline import Pipeline
@@ -102,4 +114,4 @@ def _work(parent: _Parent, settings: Settings, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), of_trainings=sys.argv[2:] == ["trainings"])

@@ -8,7 +8,7 @@ thin arc or a few scattered spots holds much that its mask does not. The crop is
 and classified as a picture is; its label is as probable as the likeliest of the classes that stand for it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,12 +25,13 @@ __all__ = ["check_crops", "check_masks", "mask_iou"]
 _CROPS = 32  # in the network at once, so that memory does not grow with the number of boxes
 
 
-def check_masks(annotation: Annotation, min_iou: float) -> Annotation:
+def check_masks(annotation: Annotation, min_iou: float, drawn: Container[str] = ()) -> Annotation:
     """Reject the regions of an annotation that do not agree with the mask they were fitted to.
 
     Args:
         annotation: with evidence.
         min_iou: in [0, 1]; 0 = not checked.
+        drawn: labels whose boxes came ready: there is no mask that they were fitted to.
     """
     if not min_iou:
         return annotation
@@ -38,6 +39,9 @@ def check_masks(annotation: Annotation, min_iou: float) -> Annotation:
     scale = 1 / annotation.width, 1 / annotation.height
     found: list[Region | Rejected] = []
     for region in annotation.regions:
+        if region.label in drawn:
+            found.append(region)
+            continue
         overlap = mask_iou(masks[region.label, region.class_name], _scaled(region.box, *scale))
         reason = f"its IoU with its mask is {overlap:.3f}, below {min_iou:g}"
         found.append(region if overlap >= min_iou else Rejected(region, reason, mask_iou=overlap))

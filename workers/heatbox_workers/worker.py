@@ -5,10 +5,12 @@ that crashes, hangs or eats memory costs that process and not the worker, and to
 either fork for every job or say nothing while a job runs. Written for rq 2.12; each override names what it replaces.
 """
 
+import json
 import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -24,6 +26,8 @@ from heatbox.queueing.queues import (
     BATCH,
     CHILD_DEATHS,
     INTERACTIVE,
+    LEARN,
+    TRAIN,
     AllowedJob,
     HeatboxQueue,
     alive_key,
@@ -32,6 +36,7 @@ from heatbox.queueing.queues import (
     open_queue,
     ping,
 )
+from heatbox.queueing.training_job import PROGRESS, Trained, progress_key, write_order
 from heatbox.settings import Settings, as_environment
 
 __all__ = ["WarmWorker", "make_worker"]
@@ -42,6 +47,7 @@ _HEARTBEAT = 2  # seconds between signs of life of a running job
 _TTL = 10  # seconds without one after which the job counts as abandoned
 _SHORT_RESULT_SECONDS = 5  # one with an error is asked for again soon: somebody may have put the file right
 _REDIS_WAIT = 1.0
+_PROGRESS_SECONDS = 3600  # for which what a training has told is kept
 
 
 def make_worker(
@@ -62,6 +68,7 @@ def make_worker(
     queues = [open_queue(connection, name) for name in lanes]
     limits = JobLimits.for_machine(settings.picture_seconds, settings.job_memory, settings.workers)
     process = JobProcess({**environment, **as_environment(settings)}, limits)
+    process_of_trainings = JobProcess({**environment, **as_environment(settings)}, limits, of_trainings=True)
     worker = WarmWorker(
         queues,
         connection=connection,
@@ -70,7 +77,7 @@ def make_worker(
         maintenance_interval=_HEARTBEAT,
         log_job_description=False,
     )
-    worker.process = process
+    worker.process, worker.process_of_trainings, worker.home = process, process_of_trainings, settings.home
     return worker
 
 
@@ -81,6 +88,8 @@ class WarmWorker(SimpleWorker):
     job_class = AllowedJob
     log_result_lifespan = False
     process: JobProcess
+    process_of_trainings: JobProcess  # another one, which is there only while something is learnt
+    home: Path
     _last_beat = 0.0
 
     @property
@@ -110,7 +119,8 @@ class WarmWorker(SimpleWorker):
         """Wait for a job, looking every second whether to stop (RQ waits on)."""
         if timeout is None:
             return super().dequeue_job_and_maintain_ttl(None, max_idle_time)
-        self.process.start()
+        if set(self.queue_names()) != {TRAIN}:
+            self.process.start()
         while not self._stop_requested:
             self._register_again()
             found = super().dequeue_job_and_maintain_ttl(1, max_idle_time=1)
@@ -141,6 +151,8 @@ class WarmWorker(SimpleWorker):
 
     def _carry_out(self, job: Job) -> dict[str, Any]:
         """Let the job process do the job; look after both until it is done."""
+        if job.func_name == LEARN:
+            return self._learn(job)
         pipeline, addresses = job.args
         told = False
         try:
@@ -161,6 +173,35 @@ class WarmWorker(SimpleWorker):
             )
         return result.as_dict()
 
+    def _learn(self, job: Job) -> dict[str, Any]:
+        """Let a process of its own train; end it where nobody wants it any more: it goes on from its checkpoints."""
+        name, order = job.args
+        key, process = progress_key(job.id), self.process_of_trainings
+        told = ""
+        try:
+            training = process.begin_training(write_order(self.home, name, order))
+            while (result := process.poll_training()) is None:
+                if self._should_stop(job):
+                    return Trained().as_dict()
+                if (text := json.dumps(training.latest)) != told and self._tell(key, text):
+                    told = text
+            self._tell(key, json.dumps(training.latest))
+        finally:
+            process.close()
+        if result.death is not None:
+            self._count_death(job, result.death, result.exit_code)
+        return result.as_dict()
+
+    def _tell(self, key: str, progress: str) -> bool:
+        try:
+            with self.connection.pipeline() as pipeline:  # a hash: who reads it needs no right to read more
+                pipeline.hset(key, PROGRESS, progress)
+                pipeline.expire(key, _PROGRESS_SECONDS)
+                pipeline.execute()
+        except RedisError:  # the next sign of life says it
+            return False
+        return True
+
     def _should_stop(self, job: Job) -> bool:
         """Show that the job lives; return whether it should hand the rest back: an end, a wish, somebody who waits."""
         if self._stop_requested:
@@ -176,7 +217,7 @@ class WarmWorker(SimpleWorker):
             log.warning("no sign of life could be given: %s", type(error).__name__)
             return False
         return status == JobStatus.CANCELED.value.encode() or (
-            self._overtakes and job.origin != INTERACTIVE and bool(waiting)
+            self._overtakes and job.origin == BATCH and bool(waiting)
         )
 
     def _beat(self, job: Job) -> None:
@@ -189,10 +230,12 @@ class WarmWorker(SimpleWorker):
         self._last_beat = time.monotonic()
 
     def _tell_death(self, job: Job, result: JobResult) -> None:
-        if result.reason is None:
-            return
-        log.error("the job process ended in job %s: %s", job.id, result.reason["message"])
-        self.connection.hincrby(CHILD_DEATHS, str(result.exit_code), 1)
+        if result.reason is not None:
+            self._count_death(job, result.reason, result.exit_code)
+
+    def _count_death(self, job: Job, reason: Mapping[str, str], exit_code: int | None) -> None:
+        log.error("the job process ended in job %s: %s", job.id, reason["message"])
+        self.connection.hincrby(CHILD_DEATHS, str(exit_code), 1)
 
     def _register_again(self) -> None:
         """Be known as a worker also after Redis was emptied."""
@@ -214,8 +257,9 @@ class WarmWorker(SimpleWorker):
                 return
 
     def teardown(self) -> None:
-        """End the job process too."""
+        """End the job processes too."""
         self.process.close()
+        self.process_of_trainings.close()
         super().teardown()  # type: ignore[no-untyped-call]
 
 

@@ -11,7 +11,22 @@ from typing import Annotated
 
 import typer
 
-from heatbox.cli import doctor, explainers, labels, models, plugins, run, runs, serving, studio
+from heatbox.cli import (
+    corrections,
+    doctor,
+    explainers,
+    export,
+    labels,
+    models,
+    plugins,
+    profiles,
+    run,
+    runs,
+    serving,
+    studio,
+    train,
+    trainings,
+)
 from heatbox.cli.console import FAILED, Sections, print_error
 from heatbox.errors import HeatboxError, ModelError
 
@@ -23,6 +38,9 @@ _SECTIONS = {
     "demo": "Annotate",
     "evaluate": "Annotate",
     "fit": "Annotate",
+    "map": "Learn",
+    "next": "Learn",
+    "tune": "Learn",
     "work": "Serve",
 }
 _TORCH_EXTRA = {"safetensors", "sklearn", "torch", "torchvision"}
@@ -64,10 +82,15 @@ def _mount_commands() -> None:
     app.command("run", rich_help_panel="Runs")(run.run)
     for name in ("runs", "pause", "resume", "cancel", "retry"):
         app.command(name, rich_help_panel="Runs")(getattr(runs, name))
+    app.command("export", rich_help_panel="Learn")(export.export)
+    app.command("train", rich_help_panel="Learn")(train.train)
+    app.command("trainings", rich_help_panel="Learn")(trainings.trainings)
     app.command("serve", rich_help_panel="Serve")(serving.serve)
     app.command("up", rich_help_panel="Serve")(serving.up)
     app.add_typer(studio.app, name="studio", rich_help_panel="Serve")
     app.add_typer(models.app, name="models", rich_help_panel="Look")
+    app.add_typer(corrections.app, name="corrections", rich_help_panel="Learn")
+    app.add_typer(profiles.app, name="profiles", rich_help_panel="Learn")
     app.add_typer(plugins.app, name="plugins", rich_help_panel="Extend")
     groups = {"": app, "models": models.app, "plugins": plugins.app}
     entries = importlib.metadata.entry_points(group="heatbox.commands")

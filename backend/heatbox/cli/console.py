@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["FAILED", "PARTLY", "Sections", "err", "out", "print_error"]
 
 PARTLY, FAILED = 1, 3
-_COLUMN = 10  # characters of the longest command's name
+_COLUMN = 11  # characters of the longest command's name
 
 
 class Sections(TyperGroup):
@@ -26,7 +26,13 @@ class Sections(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer keeps these types private
         """Write one section after another; the columns stand under each other."""
-        sections: dict[str, list[tuple[str, str]]] = {"Annotate": [], "Runs": [], "Serve": [], "Look": []}
+        sections: dict[str, list[tuple[str, str]]] = {
+            "Annotate": [],
+            "Learn": [],
+            "Runs": [],
+            "Serve": [],
+            "Look": [],
+        }
         for name in self.list_commands(ctx):
             command: Any = self.get_command(ctx, name)
             row = (name.ljust(_COLUMN), command.get_short_help_str(limit=200))

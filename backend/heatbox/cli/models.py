@@ -1,11 +1,18 @@
-"""`heatbox models list|show|activate`: the model store. `models add` needs torch and lives with the workers."""
+"""`heatbox models list|show|activate|rollback`: the model store. `models add` lives with the workers."""
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heatbox.cli.console import Sections, out
+from heatbox.cli.console import Sections, err, out
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from heatbox.models import Card
+    from heatbox.settings import Settings
 
 __all__ = ["app"]
 
@@ -23,33 +30,59 @@ Reference = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="A regi
 def list_models(
     *, json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False
 ) -> None:
-    """List registered models; the active one is marked."""
+    """List registered models: which one is active and since when, which was before, what a training began from."""
+    from heatbox.activation import accepted_models, history
     from heatbox.ledger import Ledger
     from heatbox.remote_store import open_store
     from heatbox.settings import read_settings
 
     settings = read_settings(os.environ)
-    cards, active = open_store(settings).cards(), Ledger(settings.ledger_url).active_model()
+    cards, ledger = open_store(settings).cards(), Ledger(settings.ledger_url)
+    accepted = accepted_models(ledger)
+    since = dict(zip(("active", "before"), reversed(history(ledger)), strict=False))
+    ledger.close()
+    marks = {one.model: place for place, one in reversed(since.items())}
+    rows = [
+        (card, marks.get(card.id, ""), bool(card.trained_from) and card.id not in accepted) for card in cards
+    ]
+    active_since = since["active"].since if since else None
     if json:
-        out().print_json(
-            data=[
-                {"model": card.id, "active": card.id == active, **card.model_dump(mode="json")}
-                for card in cards
-            ]
-        )
-        return
-    if not cards:
+        _print_models_json(rows, active_since)
+    elif not cards:
         out().print(
             "No model is registered. Add one: heatbox models add mobilenet_v2 --activate, or run heatbox demo."
         )
-        return
+    else:
+        _print_models(rows, active_since)
+
+
+def _print_models_json(rows: "Sequence[tuple[Card, str, bool]]", since: "datetime | None") -> None:
+    out().print_json(
+        data=[
+            {
+                "model": card.id,
+                "active": mark == "active",
+                "active_since": since.isoformat() if since and mark == "active" else None,
+                "before": mark == "before",
+                "challenger": challenger,
+                **card.model_dump(mode="json"),
+            }
+            for card, mark, challenger in rows
+        ]
+    )
+
+
+def _print_models(rows: "Sequence[tuple[Card, str, bool]]", since: "datetime | None") -> None:
     from rich.table import Table
 
-    table = Table("", "name", "version", "architecture", "labels", "input", "feature layer", "head")
-    for card in cards:
-        mark = "[green]active[/]" if card.id == active else ""
+    told = f"[green]active[/] since {since.astimezone():%Y-%m-%d %H:%M}" if since else ""
+    table = Table(
+        "", "name", "version", "architecture", "labels", "input", "feature layer", "head", "trained from"
+    )
+    for card, mark, challenger in rows:
+        shown = told if mark == "active" else mark or ("[yellow]challenger[/]" if challenger else "")
         row = (card.name, card.version, card.architecture, str(len(card.labels)))
-        table.add_row(mark, *row, f"{card.input_size} px", card.feature_layer, card.head)
+        table.add_row(shown, *row, f"{card.input_size} px", card.feature_layer, card.head, card.trained_from)
     out().print(table)
 
 
@@ -80,11 +113,53 @@ def show(reference: Reference) -> None:
 @app.command()
 def activate(reference: Reference) -> None:
     """Make a registered model the one that the service uses from its next request on."""
+    from heatbox.activation import find_model
     from heatbox.ledger import Ledger
     from heatbox.remote_store import open_store
     from heatbox.settings import read_settings
 
     settings = read_settings(os.environ)
-    card = open_store(settings).find(reference)
-    Ledger(settings.ledger_url).activate(card.id)
+    ledger = Ledger(settings.ledger_url)
+    card = find_model(open_store(settings), ledger, reference)
+    ledger.activate(card.id)
+    ledger.close()
     out().print(f"{card.id} is active.")
+    _tell_projects(settings)
+
+
+@app.command()
+def rollback(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="A name that label configs or HEATBOX_MODEL use; default: the active model.",
+        ),
+    ] = None,
+) -> None:
+    """Go back to the model that was active before; once more goes further back.
+
+    With NAME the version that a training has given this name last is withdrawn: projects that name their model so get
+    the one before.
+    """
+    from heatbox.activation import roll_back, roll_back_name
+    from heatbox.ledger import Ledger
+    from heatbox.settings import read_settings
+
+    settings = read_settings(os.environ)
+    ledger = Ledger(settings.ledger_url)
+    left, now = roll_back(ledger) if name is None else roll_back_name(ledger, name)
+    ledger.close()
+    out().print(
+        f"{now} is active again, in place of {left}."
+        if name is None
+        else f"{left} is withdrawn; before it was {now}."
+    )
+    _tell_projects(settings)
+
+
+def _tell_projects(settings: "Settings") -> None:
+    """Say what else a person must do for projects whose version is another one now."""
+    if settings.studio_url:
+        told = "Predictions carry another version now. Let a project show it: heatbox studio connect --project NUMBER"
+        err().print(told, highlight=False, soft_wrap=True)

@@ -49,6 +49,7 @@ class Example:
         version: of the prediction; empty: there was none.
         task: number in Label Studio; None: not from there.
         annotation: number in Label Studio; None: not from there.
+        is_upright: whether the file can be handed on as it is; otherwise its upright pixels are written anew.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Example:
     version: str = ""
     task: int | None = None
     annotation: int | None = None
+    is_upright: bool = True
 
     @property
     def split(self) -> Split:
@@ -71,11 +73,12 @@ class Example:
 
 @dataclass(frozen=True)
 class RejectedExample:
-    """A picture that cannot be learnt from: its name, the code of the reason, and the reason in words."""
+    """A picture that cannot be learnt from, or a part of it: its name, the code of the reason, the reason, its task."""
 
     name: str
     code: str
     reason: str
+    task: int | None = None
 
 
 def split_of(sha256: str) -> Split:

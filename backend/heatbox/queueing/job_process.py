@@ -4,9 +4,12 @@ The parent always knows which pictures are in hand, so that when the process cra
 memory, these alone are suspected and what was finished is kept. JSON lines over a socket pair:
 
     to the process    {"pipeline": {...}, "addresses": [...]}    one job after the other
+                      {"learn": "FOLDER"}                        a training; its order lies in the folder
                       {"stop": true}                             end this job after the pictures in hand
     from it           {"begin": [0, 1]}                          the positions of the pictures in hand
                       {"entries": [{...}, {...}], "seconds": s}  what became of them, and how long it took
+                      {"progress": {...}}                        how far a training is
+                      {"learnt": {...}}                          the result of a training
                       {"end": true} or {"failure": {...}}        the job is over, or could not be begun
 """
 
@@ -20,34 +23,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from heatbox.errors import HeatboxError, PictureMemoryError, PictureTimeoutError, WorkerDiedError
 from heatbox.processes import spawn
+from heatbox.queueing.limits import JobLimits
+from heatbox.queueing.training_job import Trained, TrainingJob
 
 __all__ = ["Entry", "JobLimits", "JobProcess", "JobResult"]
 
 Entry = Mapping[str, Any]  # {"annotation": ...} or {"error": {"code", "message", "remedy"}}
 
+_Result_co = TypeVar("_Result_co", covariant=True)
+
 _PROGRAM = "heatbox_workers.job_process"
 _LOAD_SECONDS = 600.0  # for torch and the classifier, before the first picture
 _LOOK_SECONDS = 0.25  # between two looks at the memory and the clock
 _END_SECONDS = 2.0
-_MEMORY_PART = 0.8  # of the machine's, for all workers together
-
-
-@dataclass(frozen=True)
-class JobLimits:
-    """After how many seconds with the same pictures in hand, and above how many bytes, the process is ended."""
-
-    seconds: float = 300.0
-    memory: int = 2**63
-
-    @classmethod
-    def for_machine(cls, seconds: float, memory: int, workers: int) -> Self:
-        """Return limits; memory 0 means this worker's share of most of the machine's."""
-        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return cls(seconds, memory or int(physical * _MEMORY_PART / workers))
 
 
 @dataclass(frozen=True)
@@ -97,6 +89,58 @@ class _Job:
     def result(self, **why: Any) -> JobResult:  # noqa: ANN401 - JobResult's fields
         return JobResult(tuple(self.entries), seconds=self.seconds, addresses=self.addresses, **why)
 
+    def take(self, message: Mapping[str, Any]) -> JobResult | None:
+        """Note a message of the process and return the result where it was the last."""
+        now = time.monotonic()
+        if "begin" in message:
+            self.in_hand, self.since, self.begun = tuple(message["begin"]), now, True
+        elif "entries" in message:
+            for index, entry in zip(self.in_hand, message["entries"], strict=True):
+                self.entries[index] = entry
+            self.seconds += message["seconds"]
+            self.in_hand, self.since = (), now
+        elif "failure" in message:
+            return self.result(failure=message["failure"])
+        elif "end" in message:
+            return self.result()
+        return None
+
+    def trouble(self, limits: JobLimits, memory: int) -> HeatboxError | None:
+        """Return over which limit the job is; `memory` is in bytes."""
+        limit = limits.seconds if self.begun else max(_LOAD_SECONDS, limits.seconds)
+        if time.monotonic() - self.since > limit:
+            return PictureTimeoutError(
+                f"The picture was not finished after {limit:g} s.",
+                "Look at the picture, or raise HEATBOX_PICTURE_SECONDS.",
+            )
+        if memory > limits.memory:
+            return PictureMemoryError(
+                f"The process needed more than {limits.memory / 2**20:.0f} MiB.",
+                "Shrink the picture, or raise HEATBOX_JOB_MEMORY.",
+            )
+        return None
+
+    def died(self, told: str) -> HeatboxError:
+        """Return the error of a process that ended by itself."""
+        return WorkerDiedError(
+            f"The process that worked on the picture ended with {told}.", "Look at the picture and the log."
+        )
+
+    def ended(self, error: HeatboxError, code: int) -> JobResult:
+        """Return the result of a job whose process is gone; while it was loading, no picture is to blame."""
+        open_ones = tuple(index for index, entry in enumerate(self.entries) if entry is None)
+        suspects = (self.in_hand or open_ones[:1]) if self.begun else ()
+        return self.result(suspects=suspects, reason=error.as_dict(), exit_code=code)
+
+
+class _AnyJob(Protocol[_Result_co]):
+    """What a process does: it takes messages, and knows what is too much and what comes of a process that is gone."""
+
+    def take(self, message: Mapping[str, Any]) -> _Result_co | None: ...
+    def trouble(self, limits: JobLimits, memory: int) -> HeatboxError | None: ...
+    def died(self, told: str) -> HeatboxError: ...
+    def ended(self, error: HeatboxError, code: int) -> _Result_co: ...
+
 
 class JobProcess:
     """One process and the job that it has; a process that ended is started again with the next job.
@@ -104,13 +148,16 @@ class JobProcess:
     Use it from one thread: the kernel ends the process when the thread that started it is gone.
     """
 
-    def __init__(self, environment: Mapping[str, str], limits: JobLimits) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], limits: JobLimits, *, of_trainings: bool = False
+    ) -> None:
+        self._options = ["trainings"] if of_trainings else []
         self._environment = dict(environment)
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._unread = b""
-        self._job: _Job | None = None
+        self._job: _Job | TrainingJob | None = None
 
     @property
     def pid(self) -> int | None:
@@ -120,16 +167,16 @@ class JobProcess:
     @property
     def has_begun(self) -> bool:
         """Whether the job is past loading: pictures are or were in hand."""
-        return self._job is not None and self._job.begun
+        return isinstance(self._job, _Job) and self._job.begun
 
     def start(self) -> None:
-        """Start the process if there is none; it loads torch while nobody waits."""
+        """Start the process if there is none; one that annotates loads torch while nobody waits."""
         if self._process is not None and self._process.poll() is None:
             return
         self._end()
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-P", "-m", _PROGRAM, str(theirs.fileno())]
+            command = [sys.executable, "-P", "-m", _PROGRAM, str(theirs.fileno()), *self._options]
             self._process = spawn(command, self._environment, pass_fds=[theirs.fileno()])
         self._socket = ours
 
@@ -150,20 +197,25 @@ class JobProcess:
         """Ask for the end of the job after the pictures in hand."""
         self._send({"stop": True})
 
+    def begin_training(self, folder: Path) -> TrainingJob:
+        """Hand over a training whose order lies in a folder (`training_job.write_order`); return what it tells."""
+        if self._job is not None:
+            self.close()
+        self.start()
+        self._job = training = TrainingJob()
+        self._send({"learn": str(folder)})
+        return training
+
     def poll(self, seconds: float = _LOOK_SECONDS) -> JobResult | None:
         """Take messages for at most so many seconds; return the result when the job is over.
 
         A process that is over a limit is ended here, whatever it does.
         """
-        job, connection = self._job, self._socket
-        if job is None or connection is None:
-            return None
-        ready, _, _ = select.select([connection], [], [], seconds)
-        result = self._read(job, connection) if ready else None
-        result = result or self._check(job)
-        if result is not None:
-            self._job = None
-        return result
+        return self._poll(self._job, seconds) if isinstance(self._job, _Job) else None
+
+    def poll_training(self, seconds: float = _LOOK_SECONDS) -> Trained | None:
+        """Do the same for a training."""
+        return self._poll(self._job, seconds) if isinstance(self._job, TrainingJob) else None
 
     def close(self) -> None:
         """End the process."""
@@ -177,48 +229,34 @@ class JobProcess:
             except OSError:  # it has ended; the next poll tells how
                 return
 
-    def _read(self, job: _Job, connection: socket.socket) -> JobResult | None:
+    def _poll(self, job: _AnyJob[_Result_co], seconds: float) -> _Result_co | None:
+        if self._socket is None:
+            return None
+        ready, _, _ = select.select([self._socket], [], [], seconds)
+        result = self._read(job, self._socket) if ready else None
+        result = result or self._check(job)
+        if result is not None:
+            self._job = None
+        return result
+
+    def _read(self, job: _AnyJob[_Result_co], connection: socket.socket) -> _Result_co | None:
         try:
             received = connection.recv(1 << 20)
         except OSError:
             received = b""
         if not received:
             code = self._end()
-            told = f"signal {-code}" if code < 0 else f"code {code}"
-            error = WorkerDiedError(
-                f"The process that worked on the picture ended with {told}.",
-                "Look at the picture and the log.",
-            )
-            return self._ended(job, error, code)
+            return job.ended(job.died(f"signal {-code}" if code < 0 else f"code {code}"), code)
         *lines, self._unread = (self._unread + received).split(b"\n")
         for line in lines:
-            result = _take(job, json.loads(line))
+            result = job.take(json.loads(line))
             if result is not None:
                 return result
         return None
 
-    def _check(self, job: _Job) -> JobResult | None:
-        spent = time.monotonic() - job.since
-        limit = self._limits.seconds if job.begun else max(_LOAD_SECONDS, self._limits.seconds)
-        if spent > limit:
-            error: HeatboxError = PictureTimeoutError(
-                f"The picture was not finished after {limit:g} s.",
-                "Look at the picture, or raise HEATBOX_PICTURE_SECONDS.",
-            )
-        elif self._memory() > self._limits.memory:
-            error = PictureMemoryError(
-                f"The process needed more than {self._limits.memory / 2**20:.0f} MiB.",
-                "Shrink the picture, or raise HEATBOX_JOB_MEMORY.",
-            )
-        else:
-            return None
-        return self._ended(job, error, self._end())
-
-    def _ended(self, job: _Job, error: HeatboxError, code: int) -> JobResult:
-        """Return the result of a job whose process is gone; while it was loading, no picture is to blame."""
-        open_ones = tuple(index for index, entry in enumerate(job.entries) if entry is None)
-        suspects = (job.in_hand or open_ones[:1]) if job.begun else ()
-        return job.result(suspects=suspects, reason=error.as_dict(), exit_code=code)
+    def _check(self, job: _AnyJob[_Result_co]) -> _Result_co | None:
+        trouble = job.trouble(self._limits, self._memory())
+        return None if trouble is None else job.ended(trouble, self._end())
 
     def _memory(self) -> int:
         """Return the resident bytes of the process; 0 where they cannot be seen."""
@@ -242,20 +280,3 @@ class JobProcess:
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
-
-
-def _take(job: _Job, message: Mapping[str, Any]) -> JobResult | None:
-    """Note a message of the process and return the result where it was the last."""
-    now = time.monotonic()
-    if "begin" in message:
-        job.in_hand, job.since, job.begun = tuple(message["begin"]), now, True
-    elif "entries" in message:
-        for index, entry in zip(job.in_hand, message["entries"], strict=True):
-            job.entries[index] = entry
-        job.seconds += message["seconds"]
-        job.in_hand, job.since = (), now
-    elif "failure" in message:
-        return job.result(failure=message["failure"])
-    elif "end" in message:
-        return job.result()
-    return None

@@ -32,6 +32,7 @@ __all__ = [
     "CHILD_DEATHS",
     "INTERACTIVE",
     "LANES",
+    "LEARN",
     "TRAIN",
     "AllowedJob",
     "HeatboxQueue",
@@ -49,9 +50,10 @@ __all__ = [
 INTERACTIVE, BATCH, TRAIN = "hb-interactive", "hb-batch", "hb-train"
 LANES = {"interactive": INTERACTIVE, "batch": BATCH, "train": TRAIN}
 ANNOTATE = "heatbox_workers.jobs.annotate_addresses"
+LEARN = "heatbox_workers.train_job.learn"
 CHILD_DEATHS = "hb:child-deaths"  # a hash: exit code -> how many job processes ended with it
 
-_ALLOWED_FUNCTIONS = frozenset({ANNOTATE})
+_ALLOWED_FUNCTIONS = frozenset({ANNOTATE, LEARN})
 _MAINTENANCE_LOCK_SECONDS = 10
 _TAKEN_AGE = timedelta(seconds=8)
 _WAIT_SECONDS = 0.2  # a job on the second queue waits so long at most

@@ -4,9 +4,9 @@ A lane carries work and outcomes and remembers nothing that matters: what it los
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from rq.job import Job, JobStatus
 from rq.results import Result
@@ -24,7 +24,9 @@ from heatbox.queueing.queues import (
     translated,
 )
 
-__all__ = ["Lane", "LocalLane", "Lost", "RedisLane"]
+__all__ = ["Lane", "LocalLane", "Lost", "RedisJobs", "RedisLane"]
+
+Outcome = TypeVar("Outcome")
 
 _JOB_SECONDS = 6 * 3600  # a picture's own limit is much shorter
 _RESULT_SECONDS = 24 * 3600  # a full disk may keep the ledger from taking it for long
@@ -72,33 +74,22 @@ class Lane(Protocol):
         """Let go of everything."""
 
 
-class RedisLane:
-    """The queue of background work; any number of `heatbox work` take from it."""
+class RedisJobs(Generic[Outcome]):
+    """Jobs on a queue of Redis, and what becomes of them.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: of Redis.
+        queue: name of the queue.
+        read: makes the outcome of a job's result; a TypeError or KeyError means that it is none of this version's.
+    """
+
+    def __init__(self, url: str, queue: str, read: Callable[[Any], Outcome]) -> None:
         self._connection = connect(url, 5.0)
-        self._queue = open_queue(self._connection, BATCH)
+        self._queue = open_queue(self._connection, queue)
+        self._read = read
         self._missing: dict[str, tuple[int, float]] = {}
 
-    def capacity(self) -> int:
-        """Return two chunks for each worker that listens and one more; more would make later runs wait."""
-        return 2 * max(listening_workers(self._connection, BATCH), 1) + 1
-
-    def submit(self, job: str, pipeline: Pipeline, addresses: Sequence[str]) -> None:
-        """Put the chunk on the queue."""
-        with translated():
-            enqueue(
-                self._queue,
-                job,
-                pipeline,
-                addresses,
-                timeout=_JOB_SECONDS,
-                queued_seconds=None,
-                result_seconds=_RESULT_SECONDS,
-                failure_seconds=_RESULT_SECONDS,
-            )
-
-    def outcomes(self, jobs: Collection[str]) -> Mapping[str, JobResult | Lost]:
+    def outcomes(self, jobs: Collection[str]) -> Mapping[str, Outcome | Lost]:
         """Ask Redis for the jobs' states and for the results of those that have ended."""
         if not jobs:
             return {}
@@ -137,12 +128,12 @@ class RedisLane:
         """Close the connection."""
         self._connection.close()
 
-    def _outcome(self, name: str, job: Job | None) -> JobResult | Lost | None:
+    def _outcome(self, name: str, job: Job | None) -> Outcome | Lost | None:
         if job is None:
             return Lost(with_worker=False, reason="Redis has forgotten it")
         result = Result.fetch_latest(job, serializer=self._queue.serializer)
         if result is not None and result.type is Result.Type.SUCCESSFUL:
-            return _read(result.return_value)
+            return self._understood(result.return_value)
         status = job.get_status(refresh=False)
         if self._is_under_way(name, status):  # also one that a worker whose clock is ahead calls abandoned
             self._missing.pop(name, None)
@@ -156,6 +147,12 @@ class RedisLane:
             return None
         began = status is JobStatus.STARTED
         return Lost(with_worker=began, reason="its worker was lost" if began else "it is on no list")
+
+    def _understood(self, value: Any) -> Outcome | Lost:  # noqa: ANN401 - what a worker wrote, perhaps of another version
+        try:
+            return self._read(value)
+        except (TypeError, KeyError):
+            return Lost(with_worker=False, reason="its result is none of this version's")
 
     def _is_under_way(self, name: str, status: JobStatus | None) -> bool:
         """Return whether a worker shows that the job lives, or the job waits on a list."""
@@ -175,11 +172,29 @@ class RedisLane:
         return count >= _MISSING_LOOKS
 
 
-def _read(value: Any) -> JobResult | Lost:  # noqa: ANN401 - what a worker wrote, perhaps of another version
-    try:
-        return JobResult.from_dict(value)
-    except (TypeError, KeyError):
-        return Lost(with_worker=False, reason="its result is none of this version's")
+class RedisLane(RedisJobs[JobResult]):
+    """The queue of background work; any number of `heatbox work` take from it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, BATCH, JobResult.from_dict)
+
+    def capacity(self) -> int:
+        """Return two chunks for each worker that listens and one more; more would make later runs wait."""
+        return 2 * max(listening_workers(self._connection, BATCH), 1) + 1
+
+    def submit(self, job: str, pipeline: Pipeline, addresses: Sequence[str]) -> None:
+        """Put the chunk on the queue."""
+        with translated():
+            enqueue(
+                self._queue,
+                job,
+                pipeline,
+                addresses,
+                timeout=_JOB_SECONDS,
+                queued_seconds=None,
+                result_seconds=_RESULT_SECONDS,
+                failure_seconds=_RESULT_SECONDS,
+            )
 
 
 @dataclass

@@ -26,6 +26,7 @@ from heatbox.runs.records import Runs
 from heatbox.service import evidence, metrics, run_pages, runs
 from heatbox.service.auth import Authentication, shown_path
 from heatbox.service.body_limit import BodyError, BodyLimit, answer_body_error
+from heatbox.service.corrections import Pulls
 from heatbox.service.description import ERRORS, complete_description
 from heatbox.service.edge import Edge
 from heatbox.service.hosts import HostCheck
@@ -33,6 +34,7 @@ from heatbox.service.predict import Studio
 from heatbox.service.routes import router
 from heatbox.service.watch import Watch
 from heatbox.settings import Settings
+from heatbox.trainings.moving import TrainerThread
 
 __all__ = ["create_app"]
 
@@ -51,14 +53,20 @@ def create_app(settings: Settings) -> FastAPI:
     queue = RequestQueue(settings.redis_url)
     asking = evidence.Asking()
     studio = Studio(settings, open_store(settings), Ledger(settings.ledger_url), queue)
+    pulls = Pulls(settings, studio.ledger)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(_read_once, studio)
         conductor = ConductorThread(settings, studio.ledger)
         conductor.start()
+        pulls.start()
+        trainer = TrainerThread(settings, studio.ledger)
+        trainer.start()
         yield
+        await asyncio.to_thread(trainer.stop)
         await asyncio.to_thread(conductor.stop)
+        await asyncio.to_thread(pulls.stop)
         asking.close()
         await queue.aclose()
         studio.ledger.close()
@@ -76,6 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.studio = studio
     app.state.asking = asking
+    app.state.pulls = pulls
     app.state.versions = deque[str](maxlen=_VERSIONS)
     app.state.watch = Watch(Runs(studio.ledger))
     for some in (router, evidence.router, runs.router, run_pages.router, metrics.router):

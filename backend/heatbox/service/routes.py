@@ -20,6 +20,9 @@ from heatbox.service.protocol import (
     SetupRequest,
     project_number,
 )
+from heatbox.trainings.records import Trainings
+from heatbox.trainings.request import TrainingRequest
+from heatbox.trainings.tables import NewTraining
 
 __all__ = ["router"]
 
@@ -71,11 +74,27 @@ async def predict_tasks(request: Request, body: PredictRequest) -> dict[str, lis
 
 
 @router.post("/webhook")
-async def webhook(event: Annotated[dict[str, Any], Body()]) -> dict[str, str]:
-    """Take note of an event and answer at once; this version learns nothing from events."""
+async def webhook(request: Request, event: Annotated[dict[str, Any], Body()]) -> dict[str, str]:
+    """Take note of an event and answer at once: after annotations have changed, corrections are pulled."""
+    request.app.state.pulls.note(event)
     if event.get("action") == "START_TRAINING":
-        return {"status": "ignored", "message": "heatbox cannot train from Label Studio yet."}
+        return await asyncio.to_thread(_start_training, _studio(request), event.get("project"))
     return {"status": "ok"}
+
+
+def _start_training(studio: Studio, project: object) -> dict[str, str]:
+    """Put a training of a project into the ledger, unless one is there; its order is made in the background."""
+    number = project_number(project.get("id") if isinstance(project, dict) else None)
+    if number is None:
+        return {"status": "ignored", "message": "The event names no project."}
+    if not studio.settings.studio_url or not studio.settings.studio_api_key.get_secret_value():
+        told = (
+            "To train, heatbox must read corrections: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY for it."
+        )
+        return {"status": "ignored", "message": told}
+    new = NewTraining(f"project {number}", number, TrainingRequest(number).as_dict())
+    training, is_new = Trainings(studio.ledger).create_for(number, new)
+    return {"status": "queued" if is_new else "joined", "job": str(training)}
 
 
 @router.get("/versions")

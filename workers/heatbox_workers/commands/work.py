@@ -7,6 +7,8 @@ import typer
 
 __all__ = ["work"]
 
+_NICE = 10  # a training takes what annotating leaves
+
 
 def work(
     queue: Annotated[
@@ -20,7 +22,8 @@ def work(
 
     All settings come from the environment. `heatbox up` starts workers by itself; start more, here or on other
     machines, against the same Redis and model store. SIGTERM lets a worker finish the picture in hand and hand the
-    rest back.
+    rest back. A worker for trainings alone (`--queue train`) starts its job process only when there is one, gives way
+    to all others, and lets a training rest at its last checkpoint when it is told to stop.
     """
     from heatbox.logs import log_to_stderr
     from heatbox.pictures.fetching import check_access
@@ -36,7 +39,10 @@ def work(
     settings = read_settings(os.environ)
     log_to_stderr(settings.log_level, "worker", settings.log_format)
     check_access(settings)
-    worker = make_worker(settings, os.environ, [LANES[name] for name in queue or ("interactive", "batch")])
+    lanes = queue or ["interactive", "batch"]
+    if lanes == ["train"]:
+        os.nice(_NICE)  # also of its job process
+    worker = make_worker(settings, os.environ, [LANES[name] for name in lanes])
     worker.work(logging_level=_rq_level(settings.log_level))
     raise typer.Exit(exit_code(worker))
 

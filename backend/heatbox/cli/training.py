@@ -1,0 +1,189 @@
+"""A training in the foreground of a command: followed to its end, and moved on here where no service does."""
+
+import os
+import threading
+import time
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+import typer
+
+from heatbox.cli.console import FAILED, err, out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from heatbox.settings import Settings
+    from heatbox.trainings.records import Trainings
+    from heatbox.trainings.tables import Training
+
+__all__ = ["attend", "follow", "opened", "print_training"]
+
+_LOOK_SECONDS = 0.5
+_LINE_SECONDS = 5.0  # between two lines where nobody sees a bar move
+_END_SECONDS = 10.0
+
+
+@contextmanager
+def opened(settings: "Settings") -> "Iterator[Trainings]":
+    """Open the trainings of the settings' ledger."""
+    from heatbox.trainings.records import Trainings  # first: the ledger makes the tables that it knows
+
+    from heatbox.ledger import Ledger  # isort: skip
+
+    ledger = Ledger(settings.ledger_url)
+    try:
+        yield Trainings(ledger)
+    finally:
+        ledger.close()
+
+
+def attend(
+    settings: "Settings", trainings: "Trainings", number: int, *, follow: bool = True, json: bool = False
+) -> None:
+    """Follow a training to its end, and move it on where no service does; exit code 3 where it failed."""
+    from heatbox.runs.conducting import is_conducted
+
+    elsewhere = is_conducted(settings)
+    if not follow and (elsewhere or settings.redis_url):
+        if not elsewhere:
+            _move_once(settings, trainings, number)
+        return
+    if not follow:
+        err().print(
+            f"Nobody works on it now. It goes on with: heatbox train --resume {number}", highlight=False
+        )
+        return
+    goodbye = f"heatbox train --resume {number}" if not elsewhere else f"heatbox trainings {number} --follow"
+    broken: list[Exception] = []
+    with nullcontext() if elsewhere else _moving(settings, trainings, number, broken):
+        training = _followed(trainings, number, goodbye, lambda: bool(broken))
+    if broken:
+        raise broken[0]
+    print_training(training, json=json)
+    if training.state != "done":
+        raise typer.Exit(FAILED)
+
+
+def follow(
+    trainings: "Trainings", number: int, is_broken: "Callable[[], bool]" = lambda: False
+) -> "Training":
+    """Show how far a training is until it has ended, and return it; a line now and then without a terminal."""
+    looks = _looks(trainings, number, is_broken)
+    return _follow_bar(looks) if err().is_terminal else _follow_lines(looks)
+
+
+def print_training(training: "Training", *, json: bool = False) -> None:
+    """Print all that is known of a training."""
+    from heatbox.trainings.view import as_json, far
+
+    if json:
+        out().print_json(data=as_json(training))
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    where = "" if training.project is None else f", project {training.project}"
+    table = Table.grid(padding=(0, 2))
+    table.add_row(f"training {training.id}", f"[bold]{escape(training.title)}[/]{where}")
+    table.add_row("state", str(training.state) + (f", {far(training)}" if training.is_open else ""))
+    for name in ("base", "champion", "challenger", "reason", "note"):
+        if value := getattr(training, name):
+            table.add_row("began from" if name == "base" else name, escape(str(value)))
+    if training.sentence:
+        table.add_row(
+            "error", f"[red]{training.code}[/]: {escape(training.sentence)} {escape(training.remedy or '')}"
+        )
+    result = training.result or {}
+    if isinstance(counts := result.get("pictures"), dict):
+        rejected = len(result.get("rejected") or ())
+        told = ", ".join(f"{part} {count}" for part, count in counts.items())
+        table.add_row("pictures", f"{told}{f', {rejected} rejected' if rejected else ''}")
+    out().print(table, highlight=False)
+
+
+@contextmanager
+def _moving(
+    settings: "Settings", trainings: "Trainings", number: int, broken: "list[Exception]"
+) -> "Iterator[None]":
+    """Move a training on in a thread, which does all of it: the job process ends with the thread that started it."""
+    from heatbox.trainings.moving import make_trainer, move
+
+    over = threading.Event()
+    trainer = make_trainer(settings, trainings.ledger, os.environ, only=number)
+
+    def work() -> None:
+        try:
+            move(trainer, over.is_set)
+        except Exception as error:  # noqa: BLE001 - raised again where somebody waits
+            broken.append(error)
+        finally:
+            trainer.close()
+
+    thread = threading.Thread(target=work, name="trainer", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(_END_SECONDS)
+
+
+def _move_once(settings: "Settings", trainings: "Trainings", number: int) -> None:
+    from heatbox.trainings.moving import make_trainer
+
+    trainer = make_trainer(settings, trainings.ledger, os.environ, only=number)
+    try:
+        trainer.step()
+    finally:
+        trainer.close()
+
+
+def _followed(
+    trainings: "Trainings", number: int, goodbye: str, is_broken: "Callable[[], bool]"
+) -> "Training":
+    try:
+        return follow(trainings, number, is_broken)
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped looking at training {number}. It is not lost: {goodbye}", err=True)
+        raise typer.Exit(130) from None
+
+
+def _looks(trainings: "Trainings", number: int, is_broken: "Callable[[], bool]") -> "Iterator[Training]":
+    while True:
+        training = trainings.find(number)
+        yield training
+        if is_broken() or not (training.is_open or not training.told):
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def _follow_bar(looks: "Iterator[Training]") -> "Training":
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from heatbox.trainings.view import share
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[far]}"))
+    with Progress(*columns, console=err(), transient=True) as progress:
+        bar = progress.add_task("", far="", total=None)
+        for training in looks:
+            done, total = share(training) or (0, None)
+            told = f"training {training.id} {training.state}"
+            progress.update(bar, description=told, completed=done, total=total, far=_line(training))
+    return training
+
+
+def _follow_lines(looks: "Iterator[Training]") -> "Training":
+    due, before = 0.0, ""
+    for training in looks:
+        line = f"training {training.id} {training.state}: {_line(training)}"
+        if line != before and (time.monotonic() >= due or not training.is_open):
+            typer.echo(line, err=True)
+            due, before = time.monotonic() + _LINE_SECONDS, line
+    return training
+
+
+def _line(training: "Training") -> str:
+    from heatbox.trainings.view import far
+
+    return far(training) + (f" ({training.note})" if training.note else "")

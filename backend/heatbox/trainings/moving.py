@@ -1,0 +1,107 @@
+"""Where the trainer runs: in a thread of the web service, or in the foreground of `heatbox train`."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+
+from heatbox.activation import find_model
+from heatbox.errors import HeatboxError, ModelNotFoundError
+from heatbox.ledger import Ledger
+from heatbox.queueing.job_process import JobLimits, JobProcess
+from heatbox.remote_store import open_store
+from heatbox.runs.conducting import open_studio
+from heatbox.settings import Settings, as_environment
+from heatbox.studio.client import Studio
+from heatbox.trainings.lanes import LocalTrainLane, RedisTrainLane, TrainLane
+from heatbox.trainings.preparing import prepare
+from heatbox.trainings.records import Trainings
+from heatbox.trainings.request import TrainingRequest
+from heatbox.trainings.showing import show_version
+from heatbox.trainings.tables import NewTraining, Training
+from heatbox.trainings.trainer import Trainer
+
+__all__ = ["TrainerThread", "make_trainer", "move"]
+
+log = logging.getLogger(__name__)
+
+_BUSY_SECONDS, _IDLE_SECONDS, _TROUBLE_SECONDS = 0.3, 1.0, 3.0
+
+
+def make_trainer(
+    settings: Settings, ledger: Ledger, environment: Mapping[str, str], only: int | None = None
+) -> Trainer:
+    """Return the trainer that the settings mean, perhaps of one training only."""
+
+    def studio() -> Studio:
+        return open_studio(settings, patient=False)
+
+    def make_order(training: Training) -> NewTraining:
+        return prepare(settings, ledger, TrainingRequest.from_dict(training.request), studio).new
+
+    def named(training: Training) -> str | None:
+        if not training.reference or "@" in training.reference:
+            return None
+        try:
+            return find_model(open_store(settings), ledger, training.reference).id
+        except ModelNotFoundError:
+            return None
+
+    def show(training: Training) -> str:
+        return show_version(settings, ledger, training, studio)
+
+    return Trainer(Trainings(ledger), _open_lane(settings, environment), make_order, named, show, only)
+
+
+def move(trainer: Trainer, is_over: Callable[[], bool]) -> None:
+    """Move trainings on until it is over; wait where something does not answer."""
+    told = ""
+    while not is_over():
+        trouble = ""
+        try:
+            trainer.lane.wait(_BUSY_SECONDS if trainer.step() else _IDLE_SECONDS)
+        except HeatboxError as error:
+            trouble = str(error)
+            trainer.lane.wait(_TROUBLE_SECONDS)
+        if trouble != told:  # said once
+            log.warning("trainings: %s", trouble or "all is well again")
+            told = trouble
+
+
+class TrainerThread:
+    """The trainer of a web service; it stops with it."""
+
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="trainer", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End soon; whoever comes next goes on."""
+        self._stopping.set()
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        trainer = make_trainer(self._settings, self._ledger, os.environ)
+        while not self._stopping.is_set():
+            try:
+                move(trainer, self._stopping.is_set)
+            except Exception:  # an edge: a defect must not end all trainings until the next start
+                log.exception("the trainer met a defect and goes on")
+                self._stopping.wait(_TROUBLE_SECONDS)
+        trainer.close()
+
+
+def _open_lane(settings: Settings, environment: Mapping[str, str]) -> TrainLane:
+    if settings.redis_url:
+        return RedisTrainLane(settings.redis_url)
+    own = settings.model_copy(update={"workers": 1})
+    limits = JobLimits.for_machine(settings.picture_seconds, settings.job_memory, 1)
+    return LocalTrainLane(
+        JobProcess({**environment, **as_environment(own)}, limits, of_trainings=True), settings.home
+    )

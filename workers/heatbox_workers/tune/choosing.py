@@ -1,0 +1,158 @@
+"""Choosing: the best candidate for a label on some pictures, and cross-validation of that choice.
+
+A choice on k - 1 folds is measured on the left-out one; the parts of all folds together say what choosing is worth on
+pictures that were not chosen on. What depends on a first result (finer thresholds, costly fitters) is tried for each
+fold by itself, so that no left-out picture has a say.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heatbox_workers.tune.board import Board, Floats, quality
+from heatbox_workers.tune.candidates import Candidate, Choice, Fitting, thresholds_of
+from heatbox_workers.tune.values import Measured
+
+__all__ = ["PROBABILITIES", "Held", "Question", "best_of_explainer", "choose", "cross_validate", "measure"]
+
+PROBABILITIES = (0.05, 0.1, 0.15, 0.25, 0.4, 0.6, 0.8)
+_CHEAP = ("components", "enclosing")
+_STEP = 0.05
+_SPARSE = 0.1  # below, thresholds are refined by factors
+_TRIES = 1000
+_ENDS = (5, 95)
+_SURE = 0.8  # part of the bootstrap's tries in which a change must gain
+
+Rows = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be chosen for a label.
+
+    Attributes:
+        board: measures.
+        label: of the project.
+        present: what the label has now.
+        candidates: explainers by number; those that failed are left out.
+        ways: whether another explainer, fitter or threshold may be chosen.
+        probabilities: whether another least probability may be chosen.
+    """
+
+    board: Board
+    label: str
+    present: Choice
+    candidates: dict[int, Candidate]
+    ways: bool = True
+    probabilities: bool = True
+
+
+@dataclass(frozen=True)
+class Held:
+    """Parts (P, 2) on left-out pictures: with the present way, and with what was chosen on the other folds."""
+
+    before: Floats
+    after: Floats
+
+
+def choose(question: Question, rows: Rows) -> Choice:
+    """Return what is best on some pictures: (P,); the present way where nothing is better."""
+    if not question.ways:
+        return _best(question, rows, [question.present])
+    first = _best(question, rows, [question.present, *_coarse(question)])
+    return _best(question, rows, [first, *_fine(question, first)])
+
+
+def best_of_explainer(question: Question, number: int, rows: Rows) -> tuple[Choice, float]:
+    """Return the best choice with an explainer among the first ones tried, and its quality on these pictures."""
+    only = replace(question, candidates={number: question.candidates[number]})
+    choices = list(_coarse(only)) if question.ways else []
+    if number == question.present.explainer:
+        choices = [question.present, *choices]
+    best = _best(question, rows, choices)
+    return best, quality(question.board.parts(question.label, best), rows)
+
+
+def cross_validate(question: Question) -> Held:
+    """Choose on all folds but one and measure on that one, for every fold."""
+    board, folds = question.board, np.array([one.fold for one in question.board.pictures])
+    before = board.parts(question.label, question.present)
+    after = before.copy()
+    for fold in np.unique(folds):
+        chosen = choose(question, folds != fold)
+        after[folds == fold] = board.parts(question.label, chosen)[folds == fold]
+    return Held(before, after)
+
+
+def measure(held: Sequence[Held], seed: int) -> tuple[Measured, bool]:
+    """Return quality before and after with the gain's interval, and whether the gain is sure enough to be wanted.
+
+    Args:
+        held: of one or several labels, over the same pictures.
+        seed: of the bootstrap over pictures.
+    """
+    before, after = (sum(parts, np.zeros_like(parts[0])) for parts in zip(*map(_both, held), strict=True))
+    count = len(before)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_TRIES)
+    gains = _quality(drawn @ after) - _quality(drawn @ before)
+    low, high = np.percentile(gains, _ENDS)
+    found = Measured(quality(before), quality(after), float(low), float(high))
+    return found, found.gain > 0 and float((gains > 0).mean()) >= _SURE
+
+
+def _both(one: Held) -> tuple[Floats, Floats]:
+    return one.before, one.after
+
+
+def _quality(parts: Floats) -> Floats:
+    """Return quality of each try: (T, 2) -> (T,)."""
+    return np.divide(parts[:, 0], parts[:, 1], out=np.ones(len(parts)), where=parts[:, 1] > 0)
+
+
+def _best(question: Question, rows: Rows, choices: Sequence[Choice]) -> Choice:
+    """Return the best choice, each at its best least probability; the first of equals."""
+    limits = dict.fromkeys((question.present.min_probability, *PROBABILITIES))
+    best, reached = choices[0], -1.0
+    for choice in choices:
+        own = [choice.min_probability, *(limits if question.probabilities else ())]
+        for limit in dict.fromkeys(own):
+            one = replace(choice, min_probability=limit)
+            value = quality(question.board.parts(question.label, one), rows)
+            if value > reached + 1e-9:
+                best, reached = one, value
+    return best
+
+
+def _coarse(question: Question) -> Iterator[Choice]:
+    """Yield every explainer with the fast fitters at thresholds far from each other."""
+    limit = question.present.min_probability
+    for number, candidate in question.candidates.items():
+        if question.board.draws(number):
+            yield Choice(number, Fitting.of("components"), limit)
+            continue
+        fittings = [
+            Fitting.of(fitter, threshold=value) for fitter in _CHEAP for value in thresholds_of(candidate)
+        ]
+        question.board.fit(question.label, number, fittings)
+        yield from (Choice(number, fitting, limit) for fitting in fittings)
+
+
+def _fine(question: Question, first: Choice) -> Iterator[Choice]:
+    """Yield the best explainer at thresholds near the best one, with every fitter."""
+    threshold = first.fitting.threshold
+    if threshold is None or question.board.draws(first.explainer):
+        return
+    near = [threshold * 0.7, threshold, threshold * 1.4]
+    if threshold >= _SPARSE:
+        near = [threshold - _STEP, threshold, threshold + _STEP]
+    values = [round(value, 4) for value in near if 0 < value < 1]
+    fittings = [
+        *(Fitting.of(fitter, threshold=value) for fitter in _CHEAP for value in values),
+        *(Fitting.of("components", threshold=value, min_area=0.02) for value in values),
+        *(Fitting.of("components", threshold=value, max_boxes=1) for value in values),
+        *(Fitting.of(fitter, threshold=value) for fitter in ("max_iou", "grabcut") for value in values),
+    ]
+    question.board.fit(question.label, first.explainer, fittings)
+    yield from (replace(first, fitting=fitting) for fitting in fittings)
