@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 STUDIO := .venv-studio
 ML := .venv-ml
 JOBS ?= 2
+DATA ?= ../shared/data
 LABEL_STUDIO_VERSION := 1.23.2
 STUDIO_QUIET := LATEST_VERSION_CHECK=false COLLECT_ANALYTICS=false SENTRY_DSN= FRONTEND_SENTRY_DSN=
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test e2e check lint types readme references bench docs studio studio-env ml-env clean
+.PHONY: help env demo test e2e check lint types readme references bench loop docs studio studio-env ml-env clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,9 @@ references: env ## how far each explainer is from what it was checked against, a
 bench: env ## benchmarks, as ratios measured in one run
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
+loop: env studio-env ## the whole loop on real photographs: labels, corrections, training, tuning, the curve (DATA=../shared/data)
+	@PYTHONPATH=benchmarks $(BIN)/python -P -m loop --data $(DATA) --out loop-out --program $(STUDIO)/bin/label-studio $(if $(SET),--set $(SET))
+
 docs: env ## build the documentation into site/
 	@$(BIN)/mkdocs build --strict
 
@@ -73,4 +77,4 @@ $(ML)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean: ## remove environments and everything made
-	@rm -rf $(VENV) $(STUDIO) $(ML) .studio demo-out screenshots site build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(STUDIO) $(ML) .studio demo-out loop-out screenshots site build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

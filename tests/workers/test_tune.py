@@ -111,9 +111,18 @@ def test_a_label_with_few_pictures_keeps_what_it_has(examples, tuned):
     assert found.profile.labels == ("blue",)
 
 
-def test_too_few_pictures_of_every_label_are_an_error_with_the_figures(examples, tuned):
-    with pytest.raises(TuningError, match=r"in 25 pictures.*\(blue \d+, red \d+\)"):
-        tuned(replace(FAST, least_pictures=25), examples)
+def test_labels_with_too_few_pictures_of_their_own_are_tuned_together(examples, tuned):
+    _, found = tuned(replace(FAST, least_pictures=25), examples, fitter_options={"threshold": 0.95})
+
+    assert all(gain.pictures < 25 for gain in found.labels)
+    assert len({gain.chosen for gain in found.labels}) == 1
+    assert found.labels[0].chosen
+    assert found.measured.gain > 0.1
+
+
+def test_too_few_pictures_of_all_labels_are_an_error_with_the_figures(examples, tuned):
+    with pytest.raises(TuningError, match=r"than 50 pictures.*\(blue \d+, red \d+\)"):
+        tuned(replace(FAST, least_pictures=50), examples)
 
 
 def test_pictures_in_which_nobody_looked_for_boxes_do_not_count(examples, tuned):
@@ -235,7 +244,7 @@ def question():
     seen.heats = {(0, place, "red"): Heat(cells(slice(2, 6))) for place in range(6)}
     candidate = Candidate(Way("grad_cam"), ReadyExplainer("grad_cam", Spy()))
     present = Choice(0, Fitting.of("components", threshold=0.2), 0.25)
-    return Question(Board(pictures, seen), "red", present, {0: candidate})
+    return Question(Board(pictures, seen), ("red",), present, {0: candidate})
 
 
 def test_a_threshold_and_a_probability_are_chosen_that_fit_the_pictures(question):
@@ -258,7 +267,7 @@ def test_left_out_pictures_have_no_say_in_what_is_chosen(question):
 
 def test_what_is_measured_is_the_left_out_part_of_each_choice(question):
     held = cross_validate(question)
-    found, is_sure = measure([held], 0)
+    found, is_sure = measure(list(held.values()), 0)
     assert (found.after, is_sure) == (pytest.approx(1, abs=0.05), True)
     assert found.before == pytest.approx(box_quality_of_present(question))
     assert found.low <= found.gain <= found.high
@@ -274,7 +283,7 @@ def test_where_the_present_way_is_as_good_as_any_it_stays(question):
     perfect = choose(question, every)
     assert choose(replace(question, present=perfect), every) == perfect
     held = cross_validate(replace(question, present=perfect))
-    assert measure([held], 0)[1] is False
+    assert measure(list(held.values()), 0)[1] is False
 
 
 def test_explainers_with_the_same_maps_are_tried_once():

@@ -1,4 +1,4 @@
-"""Choosing: the best candidate for a label on some pictures, and cross-validation of that choice.
+"""Choosing: the best candidate for a label, or for several together, and cross-validation of that choice.
 
 A choice on k - 1 folds is measured on the left-out one; the parts of all folds together say what choosing is worth on
 pictures that were not chosen on. What depends on a first result (finer thresholds, costly fitters) is tried for each
@@ -30,23 +30,33 @@ Rows = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be chosen for a label.
+    """What is to be chosen for a label, or for several together.
 
     Attributes:
         board: measures.
-        label: of the project.
-        present: what the label has now.
+        labels: of the project, that get the same.
+        present: what they have now.
         candidates: explainers by number; those that failed are left out.
         ways: whether another explainer, fitter or threshold may be chosen.
         probabilities: whether another least probability may be chosen.
     """
 
     board: Board
-    label: str
+    labels: tuple[str, ...]
     present: Choice
     candidates: dict[int, Candidate]
     ways: bool = True
     probabilities: bool = True
+
+    def parts(self, choice: Choice) -> Floats:
+        """Return the parts of the labels' quality in each picture: (P, 2)."""
+        first, *others = (self.board.parts(label, choice) for label in self.labels)
+        return sum(others, first)
+
+    def fit(self, explainer: int, fittings: Sequence[Fitting]) -> None:
+        """Fit boxes to the labels' heat."""
+        for label in self.labels:
+            self.board.fit(label, explainer, fittings)
 
 
 @dataclass(frozen=True)
@@ -72,18 +82,20 @@ def best_of_explainer(question: Question, number: int, rows: Rows) -> tuple[Choi
     if number == question.present.explainer:
         choices = [question.present, *choices]
     best = _best(question, rows, choices)
-    return best, quality(question.board.parts(question.label, best), rows)
+    return best, quality(question.parts(best), rows)
 
 
-def cross_validate(question: Question) -> Held:
-    """Choose on all folds but one and measure on that one, for every fold."""
+def cross_validate(question: Question) -> dict[str, Held]:
+    """Choose on all folds but one and measure on that one, for every fold; what that comes to for each label."""
     board, folds = question.board, np.array([one.fold for one in question.board.pictures])
-    before = board.parts(question.label, question.present)
-    after = before.copy()
+    found = {
+        label: Held(*(board.parts(label, question.present).copy() for _ in "ba")) for label in question.labels
+    }
     for fold in np.unique(folds):
         chosen = choose(question, folds != fold)
-        after[folds == fold] = board.parts(question.label, chosen)[folds == fold]
-    return Held(before, after)
+        for label, held in found.items():
+            held.after[folds == fold] = board.parts(label, chosen)[folds == fold]
+    return found
 
 
 def measure(held: Sequence[Held], seed: int) -> tuple[Measured, bool]:
@@ -119,7 +131,7 @@ def _best(question: Question, rows: Rows, choices: Sequence[Choice]) -> Choice:
         own = [choice.min_probability, *(limits if question.probabilities else ())]
         for limit in dict.fromkeys(own):
             one = replace(choice, min_probability=limit)
-            value = quality(question.board.parts(question.label, one), rows)
+            value = quality(question.parts(one), rows)
             if value > reached + 1e-9:
                 best, reached = one, value
     return best
@@ -135,7 +147,7 @@ def _coarse(question: Question) -> Iterator[Choice]:
         fittings = [
             Fitting.of(fitter, threshold=value) for fitter in _CHEAP for value in thresholds_of(candidate)
         ]
-        question.board.fit(question.label, number, fittings)
+        question.fit(number, fittings)
         yield from (Choice(number, fitting, limit) for fitting in fittings)
 
 
@@ -154,5 +166,5 @@ def _fine(question: Question, first: Choice) -> Iterator[Choice]:
         *(Fitting.of("components", threshold=value, max_boxes=1) for value in values),
         *(Fitting.of(fitter, threshold=value) for fitter in ("max_iou", "grabcut") for value in values),
     ]
-    question.board.fit(question.label, first.explainer, fittings)
+    question.fit(first.explainer, fittings)
     yield from (replace(first, fitting=fitting) for fitting in fittings)

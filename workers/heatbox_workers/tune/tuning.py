@@ -63,54 +63,89 @@ def tune(  # noqa: PLR0913, PLR0917 - the three that there are, pictures, and ho
 
 
 def _decide(work: Work, seen: Seen, progress: Progress) -> Tuned:
+    """Ask for each label by itself; those that have too few pictures for that, or gain nothing, are asked together."""
     board = Board(work.pictures, seen, work.pipeline.normalisation, always=work.asked)
-    every = np.ones(len(work.pictures), dtype=bool)
-    gains: list[LabelGain] = []
-    held: list[Held] = []
-    tried: list[Tried] = []
-    chosen: dict[str, Choice] = {}
-    for step, (label, count) in enumerate(work.counts.items()):
-        progress("fitting boxes", step, len(work.counts))
-        question = _question(work, seen, board, label)
-        if label not in work.labels:
-            reason = f"fewer than {work.options.least_pictures} pictures have boxes of it"
-            gains.append(LabelGain(label, count, reason=reason))
-            continue
-        parts = cross_validate(question)
-        measured, is_sure = measure([parts], work.options.seed)
-        best = choose(question, every) if is_sure else question.present
-        tried += _tried(question, work.candidates)
-        if best == question.present:
-            reason = "nothing was better on left-out pictures"
-            kept = Held(parts.before, parts.before)
-            held.append(kept)
-            gains.append(LabelGain(label, count, measure([kept], work.options.seed)[0], reason=reason))
-            continue
-        chosen[label] = best
-        held.append(parts)
-        gains.append(LabelGain(label, count, measured, _in_words(work, best)))
-    progress("fitting boxes", len(work.counts), len(work.counts))
+    asked = [_question(work, seen, board, (label,)) for label in work.labels]
+    found: dict[str, tuple[Choice, Held]] = {}
+    for step, question in enumerate(asked):
+        progress("fitting boxes", step, len(asked) + 1)
+        found |= _answer(work, question)
+    left = [label for label in work.counts if label not in found]
+    for labels in _alike(work, left):
+        together = _question(work, seen, board, labels)
+        if len(labels) > 1 and _pictures(board, labels) >= work.options.least_pictures:
+            found |= _answer(work, together)
+    progress("fitting boxes", len(asked) + 1, len(asked) + 1)
+    gains = [_gain(work, board, label, found) for label in work.counts]
+    held = [
+        found[label][1] if label in found else _unchanged(work, board, label)
+        for label in work.counts
+        if label in found or label in work.labels
+    ] or [_unchanged(work, board, label) for label in work.counts]
     overall = measure(held, work.options.seed)[0]
-    profile = _profile(work, seen, chosen)
+    profile = _profile(work, seen, {label: choice for label, (choice, _) in found.items()})
     profile = replace(profile, expected=expected(overall, tuple(gains), len(work.pictures)))
     failed = [
         f"{work.candidates[one].name} was not tried: {why.sentence}" for one, why in seen.broken.items()
     ]
+    tried = [row for question in asked for row in _tried(question, work.candidates)]
     return Tuned(profile, overall, tuple(gains), tuple(tried), len(work.pictures), (*work.notes, *failed))
 
 
-def _question(work: Work, seen: Seen, board: Board, label: str) -> Question:
+def _answer(work: Work, question: Question) -> dict[str, tuple[Choice, Held]]:
+    """Return what the labels of a question get and what that is worth on left-out pictures; nothing for no gain."""
+    held = cross_validate(question)
+    if not measure(list(held.values()), work.options.seed)[1]:
+        return {}
+    best = choose(question, np.ones(len(work.pictures), dtype=bool))
+    return {} if best == question.present else {label: (best, one) for label, one in held.items()}
+
+
+def _alike(work: Work, labels: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return groups of labels that have the same now and may get the same."""
+    groups: dict[tuple[Choice, bool, bool], list[str]] = {}
+    for label in labels:
+        options = work.options
+        key = work.present[label], label in options.keep_thresholds, label in options.keep_probabilities
+        groups.setdefault(key, []).append(label)
+    return [tuple(group) for group in groups.values()]
+
+
+def _pictures(board: Board, labels: Sequence[str]) -> int:
+    """Return how many pictures have boxes of one of the labels."""
+    return int(np.any([board.truths(label) > 0 for label in labels], axis=0).sum())
+
+
+def _unchanged(work: Work, board: Board, label: str) -> Held:
+    parts = board.parts(label, work.present[label])
+    return Held(parts, parts)
+
+
+def _gain(work: Work, board: Board, label: str, found: Mapping[str, tuple[Choice, Held]]) -> LabelGain:
+    count = work.counts[label]
+    if label in found:
+        choice, held = found[label]
+        return LabelGain(label, count, measure([held], work.options.seed)[0], _in_words(work, choice))
+    if label not in work.labels:
+        return LabelGain(
+            label, count, reason=f"fewer than {work.options.least_pictures} pictures have boxes of it"
+        )
+    measured = measure([_unchanged(work, board, label)], work.options.seed)[0]
+    return LabelGain(label, count, measured, reason="nothing was better on left-out pictures")
+
+
+def _question(work: Work, seen: Seen, board: Board, labels: tuple[str, ...]) -> Question:
     left_out = seen.doubles | seen.broken.keys()
     usable = {number: one for number, one in enumerate(work.candidates) if number not in left_out}
     return Question(
         board,
-        label,
-        work.present[label],
+        labels,
+        work.present[labels[0]],
         usable,
-        ways=work.options.ways and label not in work.options.keep_thresholds,
+        ways=work.options.ways and labels[0] not in work.options.keep_thresholds,
         probabilities=work.options.probabilities
         and not work.asked
-        and label not in work.options.keep_probabilities,
+        and labels[0] not in work.options.keep_probabilities,
     )
 
 
@@ -120,7 +155,7 @@ def _tried(question: Question, candidates: Sequence[Candidate]) -> Iterable[Trie
     numbers = question.candidates if question.ways else [question.present.explainer]
     rows = [
         Tried(
-            question.label,
+            question.labels[0],
             candidates[number].name,
             _fitting_words(best),
             round(value, 4),

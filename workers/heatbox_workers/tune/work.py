@@ -70,7 +70,7 @@ def prepare(
     known = classes_by_label(pipeline, classifier.labels)
     named = sorted({label for one in pictures for label in one.truths})
     counts = {label: sum(label in one.truths for one in pictures) for label in named if label in known}
-    _require_enough(counts, options.least_pictures)
+    _require_enough(sum(bool(known.keys() & one.truths) for one in pictures), counts, options.least_pictures)
     notes += [f"No class of the model stands for {label}." for label in named if label not in known]
     states = _states(store, classifier, pipeline)
     owned = replace(classifier, state=states.get(pipeline.state, {}))
@@ -81,12 +81,12 @@ def prepare(
     )
 
 
-def _require_enough(counts: Mapping[str, int], least: int) -> None:
-    if max(counts.values(), default=0) >= least:
+def _require_enough(boxed: int, counts: Mapping[str, int], least: int) -> None:
+    if boxed >= least:
         return
     there = ", ".join(f"{label} {count}" for label, count in counts.items()) or "none at all"
     raise TuningError(
-        f"No label has boxes in {least} pictures, which it takes to tell better ways from chance ({there}).",
+        f"Fewer than {least} pictures have boxes, which it takes to tell better ways from chance ({there}).",
         "Correct more pictures, and pull the corrections.",
     )
 
@@ -137,7 +137,7 @@ def _require_present(work: Work, seen: Seen) -> None:
 
 def examples_of(work: Work, seen: Seen) -> SeenExamples:
     """Return all pictures as examples of the labels that are tuned, for explainers that learn."""
-    return SeenExamples(work.pictures, seen, remembering(work.classifier), frozenset(work.labels))
+    return SeenExamples(work.pictures, seen, remembering(work.classifier), frozenset(work.counts))
 
 
 def _rank(work: Work, row: Tensor) -> list[Target]:
