@@ -79,7 +79,9 @@ def command_line():
 
 
 def option_names(command):
-    names = {name for one in command.params for name in (*one.opts, *one.secondary_opts) if name.startswith("-")}
+    names = {
+        name for one in command.params for name in (*one.opts, *one.secondary_opts) if name.startswith("-")
+    }
     return names | {"--help"}
 
 
@@ -255,9 +257,7 @@ def test_pages_that_the_code_names_exist():
 def test_commands_in_the_pages_exist_with_their_options(page, command_line):
     for line in HEATBOX.findall("".join(SHELL.findall(page.read_text(encoding="utf-8")))):
         words = shlex.split(line)
-        name = " ".join(
-            words[:3] if words[1] in GROUPS else words[:2]
-        )
+        name = " ".join(words[:3] if words[1] in GROUPS else words[:2])
         used = {word.partition("=")[0] for word in words if word.startswith("-")}
         assert name in command_line, line
         assert used <= option_names(command_line[name]), line

@@ -82,32 +82,25 @@ def accepted_models(ledger: Ledger) -> frozenset[str]:
         return frozenset({*(one.model for one in _way_back(connection)), *named})
 
 
-def roll_back(ledger: Ledger) -> tuple[str, str]:
+def roll_back(store: ModelStore, ledger: Ledger) -> tuple[str, str]:
     """Activate the model that was active before; return the one that was active and the one that is.
 
+    What was active does not serve by its name either where a training had given it that name.
+
     Raises:
-        ModelNotFoundError: none was active before.
+        ModelNotFoundError: none was active before, or it is not in the store any more; nothing is changed.
     """
     with ledger.writing() as connection:
-        way = _way_back(connection)
-        if len(way) < 2:  # noqa: PLR2004 - the active one and the one before
-            now = way[-1].model if way else "none"
-            raise ModelNotFoundError(
-                f"No other model was active before (now: {now}).",
-                "Choose one: heatbox models activate NAME@VERSION.",
-            )
-        before = way[-2].model
-        row = {"model": before, "activated_at": datetime.now(UTC)}
-        made = connection.execute(activations.insert().values(**row).returning(activations.c.id)).scalar_one()
-        connection.execute(rollbacks.insert().values(activation=made))
-        return way[-1].model, before
+        return _step_back(store, connection)
 
 
-def roll_back_name(ledger: Ledger, name: str) -> tuple[str, str]:
-    """Withdraw the newest accepted challenger of this name that is not active; return it and what it had replaced.
+def roll_back_name(store: ModelStore, ledger: Ledger, name: str) -> tuple[str, str]:
+    """Withdraw the newest challenger that was accepted for this name; return it and what it had replaced.
+
+    Where it is the active model too, the one before becomes the active one.
 
     Raises:
-        ModelNotFoundError: there is none.
+        ModelNotFoundError: there is none, or what would serve then is not in the store; nothing is changed.
     """
     standing = (
         select(acceptances)
@@ -123,9 +116,46 @@ def roll_back_name(ledger: Ledger, name: str) -> tuple[str, str]:
                 f"No training has given the name {name!r} another version.",
                 "`heatbox models rollback` without a name goes back to the model that was active before.",
             )
-        withdrawn = {"withdrawn_at": datetime.now(UTC)}
-        connection.execute(update(acceptances).where(acceptances.c.id == row.id).values(**withdrawn))
+        if row.instead_of:
+            _require(store, row.instead_of)
+        if newest_active(connection) == row.model:
+            _step_back(store, connection)
+        _withdraw(connection, row.model)
         return str(row.model), str(row.instead_of)
+
+
+def _step_back(store: ModelStore, connection: Connection) -> tuple[str, str]:
+    way = _way_back(connection)
+    if len(way) < 2:  # noqa: PLR2004 - the active one and the one before
+        now = way[-1].model if way else "none"
+        raise ModelNotFoundError(
+            f"No other model was active before (now: {now}).",
+            "Choose one: heatbox models activate NAME@VERSION.",
+        )
+    left, before = way[-1].model, way[-2].model
+    _require(store, before)
+    row = {"model": before, "activated_at": datetime.now(UTC)}
+    made = connection.execute(activations.insert().values(**row).returning(activations.c.id)).scalar_one()
+    connection.execute(rollbacks.insert().values(activation=made))
+    if all(one.model != left for one in way[:-1]):
+        _withdraw(connection, left)
+    return left, before
+
+
+def _withdraw(connection: Connection, model: str) -> None:
+    standing = update(acceptances).where(acceptances.c.model == model, acceptances.c.withdrawn_at.is_(None))
+    connection.execute(standing.values(withdrawn_at=datetime.now(UTC)))
+
+
+def _require(store: ModelStore, model: str) -> None:
+    """Raise where a model that would serve again is gone."""
+    try:
+        store.find(model)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(
+            f"{model}, which was used before, is not in the store any more.",
+            "Choose one that is there: heatbox models list, heatbox models activate NAME@VERSION.",
+        ) from error
 
 
 def find_model(store: ModelStore, ledger: Ledger, reference: str) -> Card:

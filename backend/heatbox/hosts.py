@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import httpx
 
-__all__ = ["is_loopback", "literal", "read_host"]
+__all__ = ["address_key", "is_loopback", "literal", "read_host"]
 
 _NAME = re.compile(r"[a-z0-9_.-]{1,253}")
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
@@ -53,3 +53,12 @@ def is_loopback(host: str) -> bool:
     except OSError:
         return False
     return all(ip_address(str(one).partition("%")[0]).is_loopback for one in found)
+
+
+def address_key(url: str) -> str:
+    """Return an address of a server as the ledger writes it, however it is written: capitals, port, last slash."""
+    scheme, colon, rest = url.strip().partition(":")
+    try:
+        return str(httpx.URL(f"{scheme.lower()}{colon}{rest}")).rstrip("/")
+    except httpx.InvalidURL:
+        return url.strip().rstrip("/")

@@ -23,7 +23,16 @@ from heatbox.processes import spawn
 from heatbox.settings import Settings, as_environment
 from heatbox.studio.switches import switches
 
-__all__ = ["HOST", "Part", "Session", "data_folder", "new_session", "start_heatbox", "start_label_studio"]
+__all__ = [
+    "HOST",
+    "Part",
+    "Session",
+    "at_home",
+    "data_folder",
+    "new_session",
+    "start_heatbox",
+    "start_label_studio",
+]
 
 HOST = "127.0.0.1"
 _QUIET = {
@@ -159,15 +168,22 @@ def start_label_studio(
     return _start("Label Studio", [str(program), "start", *options], variables, data.parent / "log.txt")
 
 
-def start_heatbox(settings: Settings, folder: Path, session: Session, environment: Mapping[str, str]) -> Part:
-    """Start `heatbox up` with a home of its own, on the session's port, told where Label Studio is."""
-    home = folder / "heatbox"
-    home.mkdir(exist_ok=True)
+def at_home(settings: Settings, folder: Path) -> Settings:
+    """Return the settings with the home, and so the ledger, that heatbox has here; the models are the usual ones."""
     changes = {
-        "home": home,
+        "home": folder / "heatbox",
         "store": settings.store or settings.store_path,
         "database_url": "",
         "redis_url": "",
+    }
+    return settings.model_copy(update=changes)
+
+
+def start_heatbox(settings: Settings, folder: Path, session: Session, environment: Mapping[str, str]) -> Part:
+    """Start `heatbox up` with a home of its own, on the session's port, told where Label Studio is."""
+    own = at_home(settings, folder)
+    own.home.mkdir(exist_ok=True)
+    changes = {
         "public_url": "",
         "host": HOST,
         "port": session.heatbox_port,
@@ -175,8 +191,8 @@ def start_heatbox(settings: Settings, folder: Path, session: Session, environmen
         "studio_api_key": SecretStr(session.token),
     }
     kept = {name: value for name, value in environment.items() if not name.startswith(_NOT_INHERITED)}
-    variables = {**kept, **as_environment(settings.model_copy(update=changes))}
-    return _start("heatbox", [sys.executable, "-P", "-m", "heatbox", "up"], variables, home / "log.txt")
+    variables = {**kept, **as_environment(own.model_copy(update=changes))}
+    return _start("heatbox", [sys.executable, "-P", "-m", "heatbox", "up"], variables, own.home / "log.txt")
 
 
 def _start(name: str, command: list[str], environment: Mapping[str, str], log: Path) -> Part:

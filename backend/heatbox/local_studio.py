@@ -16,10 +16,22 @@ from types import FrameType
 
 import httpx
 
+from heatbox.activation import find_model
 from heatbox.errors import ModelNotFoundError, ServiceError
 from heatbox.import_file import local_files_address
 from heatbox.labelling.config import make_label_config
-from heatbox.local_parts import HOST, Part, Session, free_port, new_session, start_heatbox, start_label_studio
+from heatbox.ledger import Ledger
+from heatbox.local_parts import (
+    HOST,
+    Part,
+    Session,
+    at_home,
+    free_port,
+    new_session,
+    start_heatbox,
+    start_label_studio,
+)
+from heatbox.models import Card
 from heatbox.processes import spawn, stop
 from heatbox.remote_store import open_store
 from heatbox.settings import Settings
@@ -115,7 +127,7 @@ class LocalStudio:
 
     def _has_model(self) -> bool:
         try:
-            open_store(self.settings).find(self.settings.model or _MODEL)
+            self._model()
         except ModelNotFoundError:
             if self.settings.model:
                 raise
@@ -192,7 +204,15 @@ class LocalStudio:
         path = self.demo / "label_config.xml"
         if path.exists():
             return path.read_text(encoding="utf-8")
-        return make_label_config(open_store(self.settings).find(self.settings.model or _MODEL).labels)
+        return make_label_config(self._model().labels)
+
+    def _model(self) -> Card:
+        """Return what heatbox will use, as its own ledger knows it."""
+        ledger = Ledger(at_home(self.settings, self.folder).ledger_url)
+        try:
+            return find_model(open_store(self.settings), ledger, self.settings.model or _MODEL)
+        finally:
+            ledger.close()
 
     def _pictures(self) -> Pictures:
         folder = self.demo / "pictures"

@@ -67,7 +67,9 @@ def frame_of(pipeline: Pipeline, threshold: float) -> PageFrame:
         "probability in the crop": pipeline.min_crop_probability,
     }
     checked = "".join(f", {name} at least {limit:g}" for name, limit in limits.items() if limit)
-    return PageFrame(pipeline.version, f"{made} above {threshold:g} of the maximum{checked}")
+    own = ", ".join(f"{label} by {way.in_words}, {way.fitter}" for label, way in pipeline.label_ways)
+    ways = f"; in a way of their own: {own}" if own else ""
+    return PageFrame(pipeline.version, f"{made} above {threshold:g} of the maximum{checked}{ways}")
 
 
 @dataclass

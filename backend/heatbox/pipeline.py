@@ -57,6 +57,12 @@ class Way:
     def __hash__(self) -> int:
         return hash((self.explainer, self.fitter, self.state))
 
+    @property
+    def in_words(self) -> str:
+        """The explainer with its options."""
+        options = ", ".join(f"{key} {_words(value)}" for key, value in self.explainer_options.items())
+        return f"{self.explainer} ({options})" if options else self.explainer
+
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
         options = {
@@ -171,6 +177,10 @@ class Pipeline:
     def min_probability_of(self, label: str) -> float:
         """Return below which probability a class that stands for the label is not explained."""
         return dict(self.label_min_probabilities).get(label, self.min_probability)
+
+
+def _words(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _freeze_options(value: "Pipeline | Way") -> None:

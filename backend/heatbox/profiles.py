@@ -15,6 +15,7 @@ from sqlalchemy import Column, DateTime, ForeignKey, Index, Integer, Row, Select
 
 from heatbox.errors import ProfileNotFoundError
 from heatbox.fitted import FittedState, list_states
+from heatbox.hosts import address_key
 from heatbox.ledger import Ledger, metadata
 from heatbox.models import Card, ModelStore
 from heatbox.pipeline import Pipeline, Way
@@ -149,7 +150,7 @@ def use_profile(ledger: Ledger, studio_url: str, project: int, name: str | None)
     if name is None and before is None:
         raise ProfileNotFoundError(f"Project {project} has no profile.", "See `heatbox profiles list`.")
     chosen = None if name is None else known[name]
-    values = {"project": project, "studio_url": _key(studio_url), "profile": chosen and chosen.id}
+    values = {"project": project, "studio_url": address_key(studio_url), "profile": chosen and chosen.id}
     with ledger.writing() as connection:
         connection.execute(profile_choices.insert().values(**values, chosen_at=datetime.now(UTC)))
     return chosen
@@ -161,7 +162,7 @@ def profile_of(ledger: Ledger, studio_url: str, project: int | None) -> Profile 
         return None
     newest = (
         select(profile_choices.c.profile)
-        .where(profile_choices.c.studio_url == _key(studio_url), profile_choices.c.project == project)
+        .where(profile_choices.c.studio_url == address_key(studio_url), profile_choices.c.project == project)
         .order_by(profile_choices.c.id.desc())
         .limit(1)
         .scalar_subquery()
@@ -257,10 +258,6 @@ def _tuned_for_another(profile: Profile, card: Card) -> str:
         f"The profile {profile.name} was tuned for {profile.model}, and {card.id} is served: what it gains there "
         "is not known. Tune again."
     )
-
-
-def _key(studio_url: str) -> str:
-    return studio_url.strip().rstrip("/")
 
 
 def _profiles() -> Select[Any]:

@@ -33,6 +33,7 @@ __all__ = [
     "classes_by_label",
     "config_fields",
     "label_names",
+    "require_plugin",
     "serve_project",
     "serving_model",
     "usable_labels",
@@ -106,8 +107,8 @@ def serve_project(  # noqa: PLR0913, PLR0917 - what a project is, and where it i
     by_hand = {*given, *(() if config is None else _attribute_settings(config))}
     settings = settings if config is None else _with_attributes(settings, config, given)
     card = _model(settings, store, ledger, config)
-    _check_registered(EXPLAINERS, settings.explainer)
-    _check_registered(BOX_FITTERS, settings.fitter)
+    require_plugin(EXPLAINERS, settings.explainer)
+    require_plugin(BOX_FITTERS, settings.fitter)
     state = find_state(store, card, settings.explainer)
     if state is not None:
         require_options(state, parse_options(settings.explainer_options))
@@ -263,15 +264,15 @@ def check_choices(settings: Settings) -> None:
     check_access(settings)
     if settings.model:
         open_store(settings).find(settings.model)
-    _check_registered(EXPLAINERS, settings.explainer)
-    _check_registered(BOX_FITTERS, settings.fitter)
+    require_plugin(EXPLAINERS, settings.explainer)
+    require_plugin(BOX_FITTERS, settings.fitter)
     parse_options([*settings.explainer_options, *settings.fitter_options])
     for root in settings.local_roots:
         if not root.is_dir():
             raise SettingsError(f"{root} is not a folder.", "Correct --root or HEATBOX_LOCAL_ROOTS.")
 
 
-def _check_registered(group: str, name: str) -> None:
+def require_plugin(group: str, name: str) -> None:
     """Raise unless a plugin has this name; nothing is imported, because plugins load torch."""
     names = plugin_names(group)
     if name not in names:

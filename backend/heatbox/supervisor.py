@@ -20,6 +20,7 @@ from types import FrameType
 from heatbox.errors import PortTakenError, ServiceError, SettingsError
 from heatbox.hosts import is_loopback
 from heatbox.processes import spawn, stop
+from heatbox.queueing.limits import JobLimits
 from heatbox.queueing.queues import listening_pids
 from heatbox.queueing.redis_server import private_redis
 from heatbox.serving import check_choices
@@ -153,7 +154,7 @@ def _programs(
 ) -> Iterator[Sequence[_Child]]:
     """Start the web service and the workers, in this order; stop them in this order at the end."""
     kept = {key: value for key, value in environment.items() if not key.startswith("HEATBOX_")}
-    variables = {**kept, **as_environment(settings)}
+    variables = {**kept, **as_environment(_with_shares(settings))}
 
     def start(*arguments: str, pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
         return spawn([sys.executable, "-P", "-m", "heatbox", *arguments], variables, pass_fds=pass_fds)
@@ -170,6 +171,12 @@ def _programs(
             worker.process.terminate()
         for worker in (*workers, trainer):
             stop(worker.process, _WORKER_STOP_SECONDS)
+
+
+def _with_shares(settings: Settings) -> Settings:
+    """Return the settings with a share of the memory for each worker, the one for trainings included."""
+    limits = JobLimits.for_machine(settings.picture_seconds, settings.job_memory, settings.workers + 1)
+    return settings.model_copy(update={"job_memory": limits.memory})
 
 
 def _wait_until_ready(address: str, redis_url: str, children: Sequence[_Child], stopping: _Stop) -> None:

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from heatbox.cli.profiles import app
+from heatbox.corrections.records import Corrections
 from heatbox.errors import ProfileNotFoundError
 from heatbox.fitted import HEADER, publish_state
 from heatbox.labelling.config import make_label_config, parse_label_config
@@ -113,6 +114,17 @@ def test_two_label_studios_with_the_same_project_number_do_not_share_a_profile(l
     assert profile_of(ledger, OTHER_STUDIO, 7) is None
     assert profile_of(ledger, STUDIO, 8) is None
     assert [(one.studio_url, one.project) for one in profile_uses(ledger)] == [(STUDIO, 7)]
+
+
+@pytest.mark.parametrize(
+    "spelling", ["HTTP://LabelS.example:80/", "http://labels.example/", " http://labels.example"]
+)
+def test_one_label_studio_is_one_however_its_address_is_written(near, spelling):
+    store_profile(near, PROFILE)
+    use_profile(near, "http://labels.example", 7, "cats")
+    assert profile_of(near, spelling, 7) is not None
+    corrections = Corrections(near)
+    assert corrections.place(spelling, 7) == corrections.place("http://labels.example", 7)
 
 
 def test_a_dropped_profile_is_not_used_any_more(ledger):

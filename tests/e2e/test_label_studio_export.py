@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
@@ -47,9 +48,15 @@ def home(tmp_path_factory, studio_server, make_heatbox, pictures):
     return make_heatbox(tmp_path_factory.mktemp("export"), studio_server, local_roots=(pictures,))
 
 
-@pytest.fixture
-def project(studio):
-    """A project with eight annotated tasks, a ninth whose picture is gone, a tenth that was skipped."""
+@pytest.fixture(scope="module")
+def project(studio_server):
+    """A project whose corrections are only read."""
+    with httpx.Client(base_url=studio_server.url, headers=studio_server.headers, timeout=120) as studio:
+        return make(studio)
+
+
+def make(studio):
+    """Make a project with eight annotated tasks, a ninth whose picture is gone, a tenth that was skipped."""
     config = make_label_config(LABELS)
     made = studio.post("/api/projects/", json={"title": "Export", "label_config": config}).json()["id"]
     tasks = [
@@ -97,9 +104,9 @@ def test_what_was_predicted_is_beside_with_its_score(home, project, tmp_path):
 
 
 def test_without_a_pull_the_last_one_counts_and_an_export_is_written_anew_only_if_told(
-    home, project, studio, tmp_path
+    home, studio, tmp_path
 ):
-    number, tasks = project
+    number, tasks = make(studio)
     (annotation,) = studio.get(f"/api/tasks/{tasks[8]}/annotations/").json()
 
     def export(*options, code=0):

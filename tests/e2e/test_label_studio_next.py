@@ -7,7 +7,12 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import typer
 from fixtures_runs import Project
+from typer.testing import CliRunner
+
+from heatbox_workers.commands.map import data_map
+from heatbox_workers.commands.next import next_up
 
 pytestmark = pytest.mark.studio
 
@@ -19,6 +24,23 @@ KEY = "heatbox_next"
 def home(tmp_path_factory, make_heatbox, studio_server):
     folder = tmp_path_factory.mktemp("next")
     return make_heatbox(folder, studio_server, explainer="grad_cam", explainer_options=())
+
+
+@pytest.fixture
+def heatbox(home, monkeypatch):
+    """Run a command in this process, which has torch already; the first test starts one of its own."""
+    for name, value in home.environment.items():
+        monkeypatch.setenv(name, value)
+    app = typer.Typer()
+    app.command("next")(next_up)
+    app.command("map")(data_map)
+
+    def heatbox(*arguments, code=0):
+        ran = CliRunner().invoke(app, [str(one) for one in arguments])
+        assert ran.exit_code == code, ran.output
+        return " ".join(ran.output.split())
+
+    return heatbox
 
 
 @pytest.fixture
@@ -104,32 +126,35 @@ def test_open_tasks_get_places_that_label_studio_sorts_by_and_nothing_else_chang
     assert KEY in {column["id"] for column in columns}
 
 
-def test_a_second_time_writes_nothing_and_an_annotated_task_loses_its_place(home, project):
-    home.command("next", "-p", project.id, code=1)
+def test_a_second_time_writes_nothing_and_an_annotated_task_loses_its_place(heatbox, project):
+    heatbox("next", "-p", project.id, code=1)
     first, times = places(project), [task["updated_at"] for task in listed(project)]
-    assert "0 tasks got a place, 0 lost theirs, 4 stay" in home.command("next", "-p", project.id, code=1)
+    assert "0 tasks got a place, 0 lost theirs, 4 stay" in heatbox("next", "-p", project.id, code=1)
     assert [task["updated_at"] for task in listed(project)] == times
     best = next(task for task, place in first.items() if place == "00001")
     project.made(f"/api/tasks/{best}/annotations/", {"result": []})
-    told = home.command("next", "-p", project.id, "--by", "doubt", "--limit", 2, code=1)
+    told = heatbox("next", "-p", project.id, "--by", "doubt", "--limit", 2, code=1)
     assert "2 lost theirs" in told
     assert places(project)[best] is None
     assert sum(place is not None for place in places(project).values()) == 2
-    assert "0 tasks got a place, 2 lost theirs" in home.command("next", "-p", project.id, "--forget")
+    assert "0 tasks got a place, 2 lost theirs" in heatbox("next", "-p", project.id, "--forget")
     assert KEY not in {key for task in listed(project) for key in task["data"]}
 
 
-def test_without_a_class_for_any_label_the_order_is_by_diversity_and_a_dry_run_writes_nothing(home, studio):
+def test_without_a_class_for_any_label_the_order_is_by_diversity_and_a_dry_run_writes_nothing(
+    heatbox, studio
+):
     project = Project(studio, [f"{number:02}.png" for number in range(5)], ["zebra"])
-    told = home.command("next", "-p", project.id, "--dry-run")
+    told = heatbox("next", "-p", project.id, "--dry-run")
     assert "The first 2 of 2 places" in told
     assert "diversity" in told
     assert "doubt" not in told
     assert not any(places(project).values())
 
 
-def test_a_project_becomes_a_map_with_what_people_said(home, project, studio_server, tmp_path):
-    told = home.command("map", "-p", project.id, "--out", tmp_path / "map.html", code=1)
+def test_a_project_becomes_a_map_with_what_people_said(heatbox, project, studio_server, calls, tmp_path):
+    told = heatbox("map", "-p", project.id, "--out", tmp_path / "map.html", code=1)
+    assert not calls  # nor does pulling corrections ask for a prediction
     assert "8 pictures" in told
     page = (tmp_path / "map.html").read_text()
     payload = json.loads(re.search(r'id="payload">(.*?)</script>', page, re.DOTALL)[1])

@@ -122,8 +122,10 @@ def test_a_second_run_writes_nothing_and_replace_removes_the_older_version_only(
     task, (version,) = next(item for item in before.items() if item[1])
     foreign = {"task": task, "result": [], "score": 0.5, "model_version": "yolo"}
     assert studio.post("/api/predictions/", json=foreign).is_success
+    assert studio.post(f"/api/tasks/{task}/annotations/", json={"result": []}).is_success
     answer = heatbox("run", "-p", project, "--limit", 2, "--threshold", 0.6, "--replace")
     assert "2 annotated" in answer.stdout, answer.stderr
+    assert "Corrections were pulled first: 1 new" in answer.stderr
     (new,) = {one for versions in predictions(studio, project).values() for one in versions} - {"yolo"}
     assert new != version
     assert sorted(predictions(studio, project)[task]) == sorted([new, "yolo"])

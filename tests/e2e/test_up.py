@@ -20,6 +20,7 @@ from heatbox.settings import Settings, as_environment
 from heatbox.supervisor import listen
 
 WEB, WORKER, REDIS = "heatbox serve", "heatbox work", "redis-server"
+TRAINER = "heatbox work --queue train"
 
 
 @dataclass
@@ -44,7 +45,10 @@ class Up:
     def children(self, name=""):
         """Process ids of the children whose command line has this word."""
         found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return {int(pid) for pid in found if name in command_line(int(pid))}
+        lines = {int(pid): command_line(int(pid)) for pid in found}
+        return {
+            pid for pid, line in lines.items() if name in line and (name != WORKER or TRAINER not in line)
+        }
 
     def child(self, name):
         (pid,) = self.children(name)
@@ -121,8 +125,16 @@ def test_only_the_job_process_loads_torch(up, pictures):
     up.predict(pictures / "0.png")
     worker = up.child(WORKER)
     (job,) = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
-    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in (job, worker, up.child(WEB))]
-    assert ["libtorch" in text for text in maps] == [True, False, False]
+    others = (worker, up.child(WEB), up.child(TRAINER))
+    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in (job, *others)]
+    assert ["libtorch" in text for text in maps] == [True, False, False, False]
+
+
+def test_the_worker_for_trainings_gives_way_and_has_no_process_of_its_own(up):
+    trainer = up.child(TRAINER)
+    wait_until(lambda: os.getpriority(os.PRIO_PROCESS, trainer) == 10, "it gives way")
+    assert os.getpriority(os.PRIO_PROCESS, up.child(WORKER)) == 0
+    assert not Path(f"/proc/{trainer}/task/{trainer}/children").read_text()
 
 
 def test_a_worker_that_is_killed_at_work_is_replaced_and_its_pictures_are_done(up, pictures):
@@ -137,7 +149,16 @@ def test_a_worker_that_is_killed_at_work_is_replaced_and_its_pictures_are_done(u
     assert "worker 1 ended with code -9" in up.output
 
 
-@pytest.mark.parametrize("name", [WEB, REDIS])
+def test_the_workers_share_the_memory_with_the_one_for_trainings(up):
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    shares = []
+    for pid in (up.child(WORKER), up.child(TRAINER)):
+        lines = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        shares.append(int(dict(line.partition("=")[::2] for line in lines)["HEATBOX_JOB_MEMORY"]))
+    assert 0.75 * machine < sum(shares) < 0.85 * machine
+
+
+@pytest.mark.parametrize("name", [WEB, REDIS, TRAINER])
 def test_whatever_is_killed_is_started_again(up, pictures, name):
     killed = up.child(name)
     os.kill(killed, signal.SIGKILL)
@@ -164,7 +185,7 @@ def test_sigterm_takes_everything_down_and_leaves_nothing(start):
     up = start(port=0)
     up.wait_until_ready()
     children = up.children()
-    assert len(children) == 3
+    assert len(children) == 4
     up.process.terminate()
     assert up.process.wait(20) == 0, up.output
     assert not any(map(is_alive, children))
@@ -173,7 +194,7 @@ def test_sigterm_takes_everything_down_and_leaves_nothing(start):
 
 def test_a_supervisor_that_is_killed_takes_its_children_with_it(start):
     up = start(port=0)
-    wait_until(lambda: len(up.children()) == 3, "its children are there")
+    wait_until(lambda: len(up.children()) == 4, "its children are there")
     children = up.children()
     up.process.kill()
     wait_until(lambda: not any(map(is_alive, children)), "the children are gone", seconds=20)

@@ -89,7 +89,7 @@ def test_a_pipeline_that_cannot_be_made_is_one_failure_and_no_picture_is_tried(
     ("kind", "limits", "code", "exit_code"),
     [
         ("crash", {}, "worker-died", -signal.SIGSEGV),
-        ("hang", {"seconds": 2}, "picture-timeout", -signal.SIGKILL),
+        ("hang", {"seconds": 5}, "picture-timeout", -signal.SIGKILL),
         ("eat", {"memory": 1_500 * 2**20}, "picture-memory", -signal.SIGKILL),
     ],
 )

@@ -67,7 +67,7 @@ def submit(queue, pipeline, *addresses):
 
 async def result_of(queue, job_id):
     try:
-        return (await queue.wait([job_id], 5))[job_id].result
+        return (await queue.wait([job_id], 60))[job_id].result  # torch may still be loading
     finally:
         await queue.aclose()
 

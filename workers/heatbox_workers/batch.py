@@ -265,7 +265,9 @@ def find_model(settings: Settings, reference: str | None) -> Card:
     if not reference:
         return serving_model(settings, store, Ledger(settings.ledger_url))
     try:
-        card = find_card(store, Ledger(settings.ledger_url), reference.rpartition("/")[2])
+        card = store.find(reference.rpartition("/")[2])
+        if card.trained_from:  # only then the ledger is asked, which is made on first use
+            card = find_card(store, Ledger(settings.ledger_url), reference.rpartition("/")[2])
         if "/" not in reference or card.architecture == canonical_architecture(reference):
             return card
     except ModelNotFoundError:

@@ -27,7 +27,7 @@ from heatbox_workers.examples import read_dataset
 from heatbox_workers.looking import Look, look_at, shares_of
 from heatbox_workers.map_page import OTHER, MapPoint, cell_side, thumbnail
 
-__all__ = ["Pictured", "Seen", "known_classes", "look", "of_dataset", "of_tasks"]
+__all__ = ["Pictured", "Seen", "known_classes", "look", "of_dataset", "of_tasks", "strange_names"]
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,25 @@ def of_dataset(source: Path, images: Path | None, page: Path) -> tuple[list[Pict
     return pictures, names
 
 
+def strange_names(names: Sequence[str], classifier: TorchClassifier) -> list[str]:
+    """Return the labels of a data set that are no class of the classifier, but for capitals and underlines.
+
+    Where there are any it was made for other names, and what sounds alike is an accident: a jack of cards is no jack
+    to lift cars.
+    """
+    own = {_plain(label) for label in classifier.labels}
+    return [name for name in names if _plain(name) not in own]
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").split())
+
+
 def known_classes(names: Sequence[str], classifier: TorchClassifier) -> dict[str, Sequence[int]]:
     """Return the classes that stand for the labels of a data set; each other class stands for itself."""
+    own = [] if strange_names(names, classifier) else names
     known: dict[str, Sequence[int]] = {
-        name: found for name, found in classes_by_name(names, classifier.labels).items() if found
+        name: found for name, found in classes_by_name(own, classifier.labels).items() if found
     }
     taken = {index for found in known.values() for index in found}
     others = {name: (index,) for index, name in enumerate(classifier.labels) if index not in taken}
@@ -130,6 +145,7 @@ def look(  # noqa: PLR0913 - who looks at what, and how it is read
     fetch: Callable[[Wanted], Path],
     *,
     told: Callable[[], object] = lambda: None,
+    compared: bool = True,
 ) -> Seen:
     """Look at pictures; one that cannot be read is not on the map.
 
@@ -140,6 +156,7 @@ def look(  # noqa: PLR0913 - who looks at what, and how it is read
         limits: of the pictures that are read.
         fetch: returns the file, or raises HeatboxError; called in threads.
         told: called after each.
+        compared: whether what people say and what the classifier says are the same names.
 
     Raises:
         HeatboxError: none can be read; the first one's error.
@@ -149,7 +166,9 @@ def look(  # noqa: PLR0913 - who looks at what, and how it is read
     for one, found in zip(pictures, looks, strict=True):
         if isinstance(found, Look):
             predicted = _predicted(found, known, classifier.card.head)
-            wrong = bool(one.labels) and _is_wrong(predicted, one.labels or (), known)
+            if one.labels is not None and not (compared and _can_say(one.labels, known)):
+                predicted = ""  # it is asked about other things
+            wrong = _is_wrong(predicted, one.labels)
             pixels = thumbnail(found.picture.pixels, side)
             seen.points.append(MapPoint(one.name, one.href, pixels, predicted, one.labels, wrong))
             seen.vectors.append(found.embedding)
@@ -167,9 +186,16 @@ def _predicted(found: Look, known: Mapping[str, Sequence[int]], head: str) -> st
     return (shares_of(found.probabilities, known, head).best or OTHER) if known else ""
 
 
-def _is_wrong(predicted: str, labels: Sequence[str], known: Mapping[str, Sequence[int]]) -> bool:
-    """Return whether the classifier could have said what people say, and did not."""
-    return bool(predicted) and predicted not in labels and any(label in known for label in labels)
+def _can_say(labels: Sequence[str], known: Mapping[str, Sequence[int]]) -> bool:
+    """Return whether the classifier could say what people say; that there is nothing it always can."""
+    return not labels or any(label in known for label in labels)
+
+
+def _is_wrong(predicted: str, labels: Sequence[str] | None) -> bool:
+    """Return whether people say something else; nothing and something else agree."""
+    if labels is None or not predicted:
+        return False
+    return predicted not in labels if labels else predicted != OTHER
 
 
 def _link(path: Path, page: Path) -> str:

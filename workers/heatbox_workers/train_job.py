@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from heatbox.errors import HeatboxError, InternalError
+from heatbox.errors import HeatboxError, InternalError, OutputError, TrainingError
 from heatbox.queueing.training_job import read_order
 from heatbox.settings import Settings
 from heatbox.trainings.order import TrainingOrder
@@ -35,10 +35,14 @@ def learn(folder: Path, settings: Settings, tell: Callable[..., None]) -> None:
         from heatbox_workers.training import run_training
 
         with _alone(folder, tell):
-            order = TrainingOrder.from_dict(read_order(folder))
+            order = _order(folder)
             result = run_training(order, settings, folder, lambda progress: tell(progress=progress))
     except HeatboxError as error:
         tell(failure=error.as_dict())
+    except OSError as error:
+        told = f"The training cannot go on: {error.strerror or error}."
+        remedy = "Give HEATBOX_HOME and the store space and the right to write, then: heatbox train --resume NUMBER."
+        tell(failure=OutputError(told, remedy).as_dict())
     except Exception as error:  # an edge: a defect would come again, and a process that dies is tried again
         log.exception("the training met a defect")
         tell(
@@ -48,6 +52,16 @@ def learn(folder: Path, settings: Settings, tell: Callable[..., None]) -> None:
         )
     else:
         tell(learnt=result)
+
+
+def _order(folder: Path) -> TrainingOrder:
+    try:
+        return TrainingOrder.from_dict(read_order(folder))
+    except (ValueError, TypeError, KeyError) as error:
+        raise TrainingError(
+            f"The order of the training cannot be read ({type(error).__name__}).",
+            "Is the worker of the same version as the service? Then: heatbox train --resume NUMBER.",
+        ) from error
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from rq.job import Job, JobStatus
 from rq.timeouts import JobTimeoutException
 from rq.worker import WorkerStatus
 
+from heatbox.errors import HeatboxError
 from heatbox.queueing.job_process import JobLimits, JobProcess, JobResult
 from heatbox.queueing.queues import (
     BATCH,
@@ -186,6 +187,9 @@ class WarmWorker(SimpleWorker):
                 if (text := json.dumps(training.latest)) != told and self._tell(key, text):
                     told = text
             self._tell(key, json.dumps(training.latest))
+        except HeatboxError as error:  # the order could not be written
+            log.warning("job %s: %s", job.id, error)
+            return Trained(failure=error.as_dict()).as_dict()
         finally:
             process.close()
         if result.death is not None:

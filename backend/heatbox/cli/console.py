@@ -13,9 +13,11 @@ from typer.core import TyperGroup
 from heatbox.errors import HeatboxError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
-__all__ = ["FAILED", "PARTLY", "Sections", "err", "out", "print_error"]
+__all__ = ["FAILED", "PARTLY", "Sections", "err", "out", "print_error", "print_problems"]
 
 PARTLY, FAILED = 1, 3
 _COLUMN = 11  # characters of the longest command's name
@@ -66,3 +68,13 @@ def print_error(error: HeatboxError) -> None:
     sentence, remedy = escape(error.sentence), escape(error.remedy)
     for line in (f"[bold red]error[/] [bold]{error.code}[/]: {sentence}", f"  [dim]what to do:[/] {remedy}"):
         err().print(line, highlight=False, emoji=False, soft_wrap=True)
+
+
+def print_problems(problems: "Mapping[str, int]") -> None:
+    """Print what was not understood of people's annotations, and how often, to standard error."""
+    from rich.markup import escape
+
+    for reason, count in sorted(problems.items()):
+        often = "once" if count == 1 else f"{count} times"
+        told = f"[yellow]not understood[/]: {escape(reason)} ({often})"
+        err().print(told, highlight=False, soft_wrap=True)

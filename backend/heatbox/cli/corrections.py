@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heatbox.cli.console import Sections, err, out
+from heatbox.cli.console import Sections, err, out, print_problems
+from heatbox.cli.options import Roots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,6 +79,7 @@ def report_corrections(
         Path | None,
         typer.Option("--html", metavar="FILE", help="Write a page with pictures there."),
     ] = None,
+    root: Roots = None,
     json: Json = False,
 ) -> None:
     """Say what people did with boxes, by label and explainer, from what was pulled."""
@@ -91,7 +93,8 @@ def report_corrections(
         corrections = Corrections(ledger)
         found = corrections.annotations(settings.studio_url, project)
         report = make_report(found, corrections.counting(settings.studio_url, project))
-    if html is not None:
+    settings = settings.model_copy(update={"local_roots": (*settings.local_roots, *(root or ()))})
+    if html is not None and found:
         _write_page(html, report, settings, project)
     if json:
         out().print_json(data={"project": project, **report.as_dict()})
@@ -117,16 +120,7 @@ def _print_pulled(project: int, pulled: "Pulled") -> None:
     changes = f"{pulled.new} new, {pulled.changed} changed, {pulled.deleted} deleted"
     told = f"Project {project}: {changes}; {pulled.annotations} annotations are in the ledger."
     out().print(told, highlight=False, soft_wrap=True)
-    _print_problems(pulled.not_understood)
-
-
-def _print_problems(problems: "dict[str, int]") -> None:
-    from rich.markup import escape
-
-    for reason, count in sorted(problems.items()):
-        err().print(
-            f"[yellow]not understood[/]: {escape(reason)} ({count} times)", highlight=False, soft_wrap=True
-        )
+    print_problems(pulled.not_understood)
 
 
 def _write_page(html: Path, report: "Report", settings: "Settings", project: int) -> None:
@@ -156,24 +150,34 @@ def _print_report(report: "Report", project: int) -> None:
     for row in report.labels:
         table.add_row(*(escape(_cell(value)) for value in vars(row).values()))
     out().print(table)
+    if not report.compared:
+        out().print(
+            "Nothing was compared: nobody has annotated a task that had a prediction.", highlight=False
+        )
     _print_scores(report)
     out().print(
         f"Median editing time: {_time(report.with_prediction)} with a prediction, "
         f"{_time(report.without_prediction)} without.",
         highlight=False,
     )
-    _print_problems(dict(report.problems))
+    print_problems(report.problems)
 
 
 def _print_scores(report: "Report") -> None:
     from rich.table import Table
 
     if any(report.ious):
-        bins = (f"{number / 10:.1f}: {count}" for number, count in enumerate(report.ious) if count)
-        out().print(f"IoU of boxes that are still there, from: {', '.join(bins)}.", highlight=False)
+        bins = (
+            f"{count} from {number / 10:.1f}"
+            for number, count in reversed([*enumerate(report.ious)])
+            if count
+        )
+        out().print(f"Predicted boxes that are still there, by IoU: {', '.join(bins)}.", highlight=False)
     if report.reliability.error is None:
         return
-    table = Table("raw score", "boxes", "mean score", "kept")
+    table = Table("raw score")
+    for column in ("boxes", "mean score", "kept"):
+        table.add_column(column, justify="right")
     for one in report.reliability.bins:
         row = (str(one.boxes), f"{one.score:.2f}", f"{one.kept:.2f}")
         table.add_row(f"{one.low:.1f} to {one.high:.1f}", *row)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heatbox.cli.console import PARTLY, err, out
+from heatbox.cli.console import PARTLY, err, out, print_problems
 from heatbox.cli.options import Roots
 from heatbox.datasets.formats import ExportFormat
 
@@ -86,6 +86,7 @@ def _corrected(
         if pull:
             with err().status("Reading what people made of the predictions ..."):
                 pulling.pull(studio, corrections, project)
+        print_problems(corrections.problems(corrections.place(settings.studio_url, project)))
         return corrections.pictures(settings.studio_url, project), labels
 
 

@@ -93,15 +93,19 @@ def _print(serving: "Serving") -> None:
         )
     out().print(head)
     table = Table()
-    for column in ("label", "classes of the classifier", "score from", "box threshold"):
+    has_ways = bool(pipeline.label_ways)
+    ways = ["explainer"] if has_ways else []
+    for column in ("label", "classes of the classifier", "score from", *ways, "box threshold"):
         table.add_column(column, overflow="fold")
     thresholds = dict(pipeline.label_thresholds)
     for label, names in serving.classes_by_label.items():
-        threshold = thresholds.get(label, pipeline.fitter_options.get("threshold"))
+        way = pipeline.way_of(label)
+        threshold = thresholds.get(label, way.fitter_options.get("threshold"))
         table.add_row(
             escape(label),
             escape(", ".join(names)) or "[yellow]none: never gets a box[/]",
             f"{pipeline.min_probability_of(label):g}",
+            *([escape(f"{way.in_words}, {way.fitter}")] if has_ways else []),
             "the explainer's" if threshold is None else f"{float(threshold):g}",
         )
     out().print(table)

@@ -8,7 +8,8 @@ import typer
 from heatbox.cli.console import Sections, err, out
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
     from heatbox.models import Card
@@ -46,6 +47,7 @@ def list_models(
         (card, marks.get(card.id, ""), bool(card.trained_from) and card.id not in accepted) for card in cards
     ]
     active_since = since["active"].since if since else None
+    _tell_missing({one.model: place for place, one in since.items()}, {card.id for card in cards})
     if json:
         _print_models_json(rows, active_since)
     elif not cards:
@@ -54,6 +56,14 @@ def list_models(
         )
     else:
         _print_models(rows, active_since)
+
+
+def _tell_missing(used: "Mapping[str, str]", there: "AbstractSet[str]") -> None:
+    """Say which model is used and was deleted from the store."""
+    for model, place in used.items():
+        if model not in there and place == "active":
+            told = f"The active model {model} is not in the store. Choose one: heatbox models activate NAME@VERSION."
+            err().print(told, highlight=False, soft_wrap=True)
 
 
 def _print_models_json(rows: "Sequence[tuple[Card, str, bool]]", since: "datetime | None") -> None:
@@ -140,21 +150,23 @@ def rollback(
     """Go back to the model that was active before; once more goes further back.
 
     With NAME the version that a training has given this name last is withdrawn: projects that name their model so get
-    the one before.
+    the one before. A model that is rolled back serves neither as the active one nor by its name.
     """
     from heatbox.activation import roll_back, roll_back_name
     from heatbox.ledger import Ledger
+    from heatbox.remote_store import open_store
     from heatbox.settings import read_settings
 
     settings = read_settings(os.environ)
-    ledger = Ledger(settings.ledger_url)
-    left, now = roll_back(ledger) if name is None else roll_back_name(ledger, name)
+    store, ledger = open_store(settings), Ledger(settings.ledger_url)
+    was = ledger.active_model()
+    left, now = roll_back(store, ledger) if name is None else roll_back_name(store, ledger, name)
+    active = ledger.active_model()
     ledger.close()
-    out().print(
-        f"{now} is active again, in place of {left}."
-        if name is None
-        else f"{left} is withdrawn; before it was {now}."
-    )
+    if name is not None:
+        out().print(f"{left} is withdrawn; before it was {now}.")
+    if active != was:
+        out().print(f"{active} is active again, in place of {was}.")
     _tell_projects(settings)
 
 

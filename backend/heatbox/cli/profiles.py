@@ -21,7 +21,10 @@ app = typer.Typer(
 )
 
 Project = Annotated[
-    int, typer.Option("--project", "-p", metavar="NUMBER", help="Project in Label Studio (LABEL_STUDIO_URL).")
+    int,
+    typer.Option(
+        "--project", "-p", min=1, metavar="NUMBER", help="Project in Label Studio (LABEL_STUDIO_URL)."
+    ),
 ]
 
 

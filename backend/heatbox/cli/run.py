@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from heatbox.cli.console import err, out
+from heatbox.cli.keeping import keep_predicted
 from heatbox.cli.options import Roots
 
 if TYPE_CHECKING:
@@ -212,6 +213,8 @@ def run(
     elif not prepared.taken:
         out().print("There is nothing to do.")
     else:
+        if project is not None and replace:
+            keep_predicted(settings, project)
         _start(settings, prepared, elsewhere=elsewhere, follow=follow)
 
 

@@ -76,7 +76,7 @@ def train(
     patience: Annotated[
         int | None,
         typer.Option(
-            min=1, help=f"Epochs without a lower loss after which it ends; default: {_DEFAULTS.patience}."
+            min=1, help=f"Epochs without a lower error after which it ends; default: {_DEFAULTS.patience}."
         ),
     ] = None,
     learning_rate: Annotated[

@@ -45,14 +45,12 @@ def attend(
     from heatbox.runs.conducting import is_conducted
 
     elsewhere = is_conducted(settings)
-    if not follow and (elsewhere or settings.redis_url):
-        if not elsewhere:
-            _move_once(settings, trainings, number)
-        return
     if not follow:
-        err().print(
-            f"Nobody works on it now. It goes on with: heatbox train --resume {number}", highlight=False
-        )
+        if settings.redis_url and not elsewhere:
+            _move_once(settings, trainings, number)
+        _tell_who_goes_on(number, elsewhere=elsewhere, queued=bool(settings.redis_url))
+        if json:
+            print_training(trainings.find(number), json=True)
         return
     goodbye = f"heatbox train --resume {number}" if not elsewhere else f"heatbox trainings {number} --follow"
     broken: list[Exception] = []
@@ -63,6 +61,20 @@ def attend(
     print_training(training, json=json)
     if training.state != "done":
         raise typer.Exit(FAILED)
+
+
+def _tell_who_goes_on(number: int, *, elsewhere: bool, queued: bool) -> None:
+    """Say who does a training that nobody stays for."""
+    if elsewhere:
+        told = f"A service goes on with it. Look on: heatbox trainings {number} --follow"
+    elif queued:
+        told = (
+            "It is on the queue for a worker. What comes of it is used once a service runs on this ledger, or with: "
+            f"heatbox train --resume {number}"
+        )
+    else:
+        told = f"Nobody works on it now. It goes on with: heatbox train --resume {number}"
+    err().print(told, highlight=False, soft_wrap=True)
 
 
 def follow(

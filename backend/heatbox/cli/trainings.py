@@ -59,15 +59,20 @@ def trainings(
 
 
 def _cancel(settings: "Settings", found: "Trainings", number: int) -> None:
+    from heatbox.errors import RedisUnavailableError
     from heatbox.runs.conducting import is_conducted
     from heatbox.trainings.moving import make_trainer
 
     found.cancel(number)
+    out().print(f"Training {number} is cancelled.", highlight=False)
     if settings.redis_url and not is_conducted(settings):  # nobody else would tell the worker
         trainer = make_trainer(settings, found.ledger, os.environ, only=number)
-        trainer.step()
-        trainer.close()
-    out().print(f"Training {number} is cancelled.", highlight=False)
+        try:
+            trainer.step()
+        except RedisUnavailableError as error:
+            err().print(f"A worker that is at it does not know yet: {error}", highlight=False)
+        finally:
+            trainer.close()
 
 
 def _tell_where_nobody_works(settings: "Settings", number: int) -> None:
@@ -91,11 +96,11 @@ def _print_list(found: "Trainings", *, json: bool) -> None:
     if not listed:
         out().print("No training yet. Start one: heatbox train --project NUMBER")
         return
-    table = Table("training", "state", "title", "made", "serves", "what is told")
+    table = Table("training", "state", "title", "made", "accepted", "what is told")
     for one in listed:
         told = far(one) if one.is_open else one.reason or one.sentence or ""
-        serves = "yes" if one.activated else "no" if one.challenger else ""
+        accepted = "yes" if one.activated else "no" if one.challenger else ""
         table.add_row(
-            str(one.id), str(one.state), escape(one.title), one.challenger or "", serves, escape(told)
+            str(one.id), str(one.state), escape(one.title), one.challenger or "", accepted, escape(told)
         )
     out().print(table)

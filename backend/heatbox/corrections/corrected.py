@@ -53,6 +53,7 @@ class Corrected:
         annotation: number in Label Studio of what counts.
         who: number of the person; None: not known.
         seconds: that the person took; None: not known.
+        changed: when the annotation was changed last, ISO 8601 in UTC, so that later ones sort last; empty: not known.
     """
 
     project: int
@@ -66,6 +67,7 @@ class Corrected:
     annotation: int | None = None
     who: int | None = None
     seconds: float | None = None
+    changed: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""

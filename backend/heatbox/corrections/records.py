@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-import httpx
 from sqlalchemy import func, insert, inspect, select, update
 
 from heatbox.corrections.corrected import Corrected, Placed
@@ -18,6 +17,7 @@ from heatbox.corrections.rows import (
     write_task,
 )
 from heatbox.corrections.tables import TABLES, corrections, projects, tasks
+from heatbox.hosts import address_key
 from heatbox.labelling.tags import LabelConfig
 from heatbox.ledger import Ledger, metadata
 from heatbox.studio.annotations import counting_annotation
@@ -66,7 +66,7 @@ class Corrections:
             found = connection.execute(
                 select(corrections)
                 .join(projects, projects.c.id == corrections.c.place)
-                .where(projects.c.studio == _address(studio_url), projects.c.project == project)
+                .where(projects.c.studio == address_key(studio_url), projects.c.project == project)
                 .order_by(corrections.c.annotation)
             )
             return [correction_from(row) for row in found]
@@ -75,11 +75,11 @@ class Corrections:
 
     def place(self, studio_url: str, project: int) -> int:
         """Return the number under which the ledger has a project of a Label Studio; a new one is made."""
-        mine = (projects.c.studio == _address(studio_url), projects.c.project == project)
+        mine = (projects.c.studio == address_key(studio_url), projects.c.project == project)
         with self._ledger.writing() as connection:
             found = connection.scalar(select(projects.c.id).where(*mine))
             if found is None:
-                row = {"studio": _address(studio_url), "project": project}
+                row = {"studio": address_key(studio_url), "project": project}
                 connection.execute(insert(projects).values(**row))
                 found = connection.scalar(select(projects.c.id).where(*mine))
         return int(found or 0)
@@ -168,14 +168,6 @@ def _slices(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
     return (numbers[start : start + _ROWS] for start in range(0, len(numbers), _ROWS))
 
 
-def _address(studio_url: str) -> str:
-    """Return an address of Label Studio as the ledger writes it, whether or not it ends with a slash."""
-    try:
-        return str(httpx.URL(studio_url.strip())).rstrip("/")
-    except httpx.InvalidURL:
-        return studio_url.strip().rstrip("/")
-
-
 def _counting(some: Sequence[Correction]) -> Correction:
     ranked = [
         {"one": one, "id": one.annotation, "updated_at": one.updated_at, "ground_truth": one.ground_truth}
@@ -201,4 +193,5 @@ def _corrected(project: int, one: Correction, item: int) -> Corrected:
         one.annotation,
         one.who,
         one.seconds,
+        one.updated_at,
     )

@@ -23,7 +23,7 @@ Collected = Example | RejectedExample
 
 
 def collect(corrected: Sequence[Corrected], fetch: Fetch, limits: Limits) -> Iterator[Collected]:
-    """Yield the examples, the newest annotation first, so that of one content under two names the later counts.
+    """Yield the examples, what was changed last first, so that of one content under two names the later counts.
 
     One picture is in memory at a time. A fetched file may be gone some minutes later: whoever needs its content
     takes it before the next one.
@@ -34,7 +34,7 @@ def collect(corrected: Sequence[Corrected], fetch: Fetch, limits: Limits) -> Ite
         limits: for decoding; every picture is decoded wholly, because a cut one is no example.
     """
     collecting = _Collecting(fetch, limits, Names(one.address for one in corrected))
-    for one in sorted(corrected, key=_age):
+    for one in sorted(corrected, key=_when, reverse=True):
         yield from collecting.collected(one)
 
 
@@ -99,9 +99,9 @@ class _Collecting:
         )
 
 
-def _age(one: Corrected) -> tuple[int, int, int]:
-    """Return what sorts the newest annotation to the front; numbers of annotations ascend."""
-    return -(one.annotation or 0), -one.task, -one.item
+def _when(one: Corrected) -> tuple[str, int, int, int]:
+    """Return what sorts the annotation that was changed last to the end."""
+    return one.changed, one.annotation or 0, one.task, one.item
 
 
 def _marked(boxes: Iterable[Placed], size: tuple[int, int]) -> tuple[Marked, ...]:

@@ -269,12 +269,12 @@ def listening_workers(connection: Redis, name: str = INTERACTIVE) -> int:
         return len(SimpleWorker.all(queue=open_queue(connection, name), serializer=JSONSerializer))
 
 
-def listening_pids(url: str) -> set[int]:
-    """Return the process ids of the workers on this machine that listen, and of killed ones for a minute or so.
+def listening_pids(url: str, name: str = INTERACTIVE) -> set[int]:
+    """Return the process ids of the workers on this machine that listen on a queue; killed ones for a minute or so.
 
     Raises:
         RedisUnavailableError: Redis does not answer.
     """
     with connect(url) as connection, translated():
-        workers = SimpleWorker.all(queue=open_queue(connection), serializer=JSONSerializer)
+        workers = SimpleWorker.all(queue=open_queue(connection, name), serializer=JSONSerializer)
     return {worker.pid for worker in workers if worker.pid and worker.hostname == socket.gethostname()}

@@ -5,14 +5,23 @@ The order goes to the process by a file of the folder: it names every corrected 
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from heatbox.errors import HeatboxError, TrainingMemoryError, TrainingStalledError, WorkerDiedError
+from heatbox.errors import (
+    HeatboxError,
+    OutputError,
+    TrainingError,
+    TrainingMemoryError,
+    TrainingStalledError,
+    WorkerDiedError,
+)
 from heatbox.queueing.limits import JobLimits
 
 __all__ = ["PROGRESS", "Trained", "TrainingJob", "progress_key", "read_order", "write_order"]
@@ -22,6 +31,7 @@ PROGRESS = "progress"
 _ORDER = "order.json"
 _FOLDERS = "trainings"
 _KEPT_SECONDS = 7 * 86_400.0  # for which the checkpoints of others are kept
+_NAME = re.compile(r"[0-9]+-[0-9a-f]+")  # of a folder: Redis names it, and must not name another place
 
 
 @dataclass(frozen=True)
@@ -99,16 +109,30 @@ class TrainingJob:
 
 
 def write_order(home: Path, name: str, order: Mapping[str, Any]) -> Path:
-    """Put an order into the folder of its training, HOME/trainings/NAME, and return that; old ones are removed."""
+    """Put an order into the folder of its training, HOME/trainings/NAME, and return that; old ones are removed.
+
+    Raises:
+        OutputError: it cannot be written.
+        TrainingError: the name is none of a training's folder.
+    """
+    if not _NAME.fullmatch(name):
+        raise TrainingError(
+            f"{name!r} is no name of a training's folder.",
+            "Something else than heatbox has written to Redis.",
+        )
     folder = home / _FOLDERS / name
-    folder.mkdir(parents=True, exist_ok=True)
-    os.utime(folder)
-    for other in folder.parent.iterdir():
-        if time.time() - other.stat().st_mtime > _KEPT_SECONDS:
-            shutil.rmtree(other, ignore_errors=True)
-    incoming = folder / f"{_ORDER}.{os.getpid()}"
-    incoming.write_text(json.dumps(order), encoding="utf-8")
-    incoming.replace(folder / _ORDER)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)
+        _remove_old(folder.parent)
+        incoming = folder / f"{_ORDER}.{os.getpid()}"
+        incoming.write_text(json.dumps(order), encoding="utf-8")
+        incoming.replace(folder / _ORDER)
+    except OSError as error:
+        raise OutputError(
+            f"The order of the training cannot be written: {error.strerror}.",
+            "Free some space in HEATBOX_HOME of the machine that trains, then: heatbox train --resume NUMBER.",
+        ) from error
     return folder
 
 
@@ -116,6 +140,13 @@ def read_order(folder: Path) -> dict[str, Any]:
     """Read what `write_order` wrote."""
     order: dict[str, Any] = json.loads((folder / _ORDER).read_text(encoding="utf-8"))
     return order
+
+
+def _remove_old(parent: Path) -> None:
+    for other in parent.iterdir():
+        with suppress(FileNotFoundError):  # another process removes it at the same moment
+            if time.time() - other.stat().st_mtime > _KEPT_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def progress_key(job_id: str) -> str:

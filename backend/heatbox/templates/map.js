@@ -13,7 +13,8 @@ const view = { zoom: 1, x: 0.5, y: 0.5 };
 let picked = -1, waiting = false;
 
 const shown = (one) => boxes[one.label].checked && (!wrong.checked || one.mistake);
-const size = () => ({ width: canvas.clientWidth, height: canvas.clientHeight });
+let room;  // asking the page for it is slow, and every point needs it
+const size = () => (room ??= { width: canvas.clientWidth, height: canvas.clientHeight });
 const span = (axis) => Math.max(2 * Math.max(...points.map((one) => Math.abs(one[axis] - 0.5))), 1e-6);
 const [across, down] = [span("x"), span("y")];
 const scale = () => view.zoom * Math.max(Math.min((size().width - 2 * MARGIN) / across, (size().height - 2 * MARGIN) / down), 10);
@@ -232,6 +233,9 @@ for (const [id, on] of [["all", true], ["none", false]]) {
 byId("how").addEventListener("submit", (event) => event.preventDefault());
 for (const box of [...boxes, pictures, wrong]) box.addEventListener("change", later);
 dark.addEventListener("change", later);
-new ResizeObserver(later).observe(canvas);
+new ResizeObserver(() => {
+  room = undefined;
+  later();
+}).observe(canvas);
 pictures.checked = points.length <= FEW;
 later();

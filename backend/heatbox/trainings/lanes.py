@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from rq.exceptions import DuplicateJobError
 
+from heatbox.errors import HeatboxError
 from heatbox.queueing.job_process import JobProcess
 from heatbox.queueing.queues import LEARN, TRAIN, listening_workers, translated
 from heatbox.queueing.training_job import PROGRESS, Trained, TrainingJob, progress_key, write_order
@@ -111,8 +112,8 @@ class LocalTrainLane:
         return job in {*self._waiting, self._current, *self._ended}
 
     def outcomes(self, jobs: Collection[str]) -> Mapping[str, Trained | Lost]:
-        """Return what has ended."""
-        return {job: self._ended.pop(job) for job in jobs if job in self._ended}
+        """Return what has ended; it stays known, because whoever asks may be unable to write it down."""
+        return {job: self._ended[job] for job in jobs if job in self._ended}
 
     def progress(self, job: str) -> Mapping[str, Any]:
         """Return what the process told last."""
@@ -122,6 +123,7 @@ class LocalTrainLane:
         """Forget waiting trainings and end the one under way: it goes on from its checkpoints."""
         for job in jobs:
             self._waiting.pop(job, None)
+            self._ended.pop(job, None)
         if self._current in jobs:
             self.process.close()
             self._current = None
@@ -150,8 +152,13 @@ class LocalTrainLane:
         self.process.close()
 
     def _go_on(self) -> None:
-        if self._current is None and self._waiting:
-            self._current = next(iter(self._waiting))
-            name, order = self._waiting.pop(self._current)
-            self._told_by = self._current
-            self._training = self.process.begin_training(write_order(self.home, name, order))
+        while self._current is None and self._waiting:
+            job = next(iter(self._waiting))
+            name, order = self._waiting.pop(job)
+            try:
+                folder = write_order(self.home, name, order)
+            except HeatboxError as error:
+                self._ended[job] = Trained(failure=error.as_dict())
+                continue
+            self._current = self._told_by = job
+            self._training = self.process.begin_training(folder)

@@ -47,10 +47,20 @@ def make_trainer(
         except ModelNotFoundError:
             return None
 
+    def require(model: str) -> None:
+        try:
+            open_store(settings).find(model)
+        except ModelNotFoundError as error:
+            raise ModelNotFoundError(
+                f"The worker has made {model}, which is not in the model store of this machine.",
+                "Let all machines use one store (HEATBOX_STORE): see docs/how-to/several-machines.md.",
+            ) from error
+
     def show(training: Training) -> str:
         return show_version(settings, ledger, training, studio)
 
-    return Trainer(Trainings(ledger), _open_lane(settings, environment), make_order, named, show, only)
+    lane = _open_lane(settings, environment)
+    return Trainer(Trainings(ledger), lane, make_order, named, require, show, only)
 
 
 def move(trainer: Trainer, is_over: Callable[[], bool]) -> None:

@@ -22,7 +22,7 @@ class TrainingOptions:
         head: `keep`: as the model that is begun from; `softmax`: one class a picture; `sigmoid`: several; `arcface`:
             an embedding head with an angular margin.
         epochs: passes over the pictures, at most.
-        patience: epochs without a lower loss on the validation part, after which it ends.
+        patience: epochs without a lower error on the validation part, after which it ends.
         learning_rate: the highest of the schedule.
         unfreeze: how many of the network's last stages learn too; 0: its head alone, from features that are kept.
         box_weight: of the part of the loss that says how much of the heatmap's energy lies inside the boxes; 0: boxes
@@ -33,7 +33,7 @@ class TrainingOptions:
 
     head: HeadWish = "keep"
     epochs: int = 60
-    patience: int = 10
+    patience: int = 20
     learning_rate: float = 3e-3
     unfreeze: int = 0
     box_weight: float = 1.0

@@ -12,16 +12,17 @@ from heatbox.activation import find_model
 from heatbox.corrections.corrected import Corrected
 from heatbox.corrections.pulling import pull
 from heatbox.corrections.records import Corrections
-from heatbox.errors import LabelUnknownError, ModelNotFoundError, TooLittleError
+from heatbox.errors import LabelUnknownError, ModelInvalidError, ModelNotFoundError, TooLittleError
 from heatbox.fitted import list_states
 from heatbox.labelling.config import parse_label_config
 from heatbox.labelling.mapping import map_labels
 from heatbox.labelling.tags import LabelConfig
 from heatbox.ledger import Ledger
-from heatbox.models import Card, ModelStore
+from heatbox.models import Card, ModelStore, make_card
 from heatbox.pipeline import Pipeline
+from heatbox.plugins import EXPLAINERS
 from heatbox.remote_store import open_store
-from heatbox.serving import serve_project, serving_model
+from heatbox.serving import require_plugin, serve_project, serving_model
 from heatbox.settings import Settings
 from heatbox.studio.client import Studio
 from heatbox.trainings.order import TrainingOrder
@@ -82,11 +83,9 @@ def prepare(
     found = _ask(settings, store, ledger, request.project, open_studio)
     reference = found.reference if found else settings.model
     champion = _champion(settings, store, ledger, found)
-    base = (
-        find_model(store, ledger, request.base)
-        if request.base
-        else champion or _anyone(settings, store, ledger)
-    )
+    named = request.base or (reference if champion is None else "")
+    base = find_model(store, ledger, named) if named else champion or serving_model(settings, store, ledger)
+    _require_usable(store, base, request)
     corrected = found.corrected if found else ()
     _require_enough(corrected, request)
     labels = request.labels or (found.config.label_names if found else ())
@@ -153,8 +152,17 @@ def _champion(settings: Settings, store: ModelStore, ledger: Ledger, found: _Pro
     return None
 
 
-def _anyone(settings: Settings, store: ModelStore, ledger: Ledger) -> Card:
-    return serving_model(settings, store, ledger)
+def _require_usable(store: ModelStore, base: Card, request: TrainingRequest) -> None:
+    """Raise where the new model's name, or an explainer's, would be seen to be wrong only after all has been learnt."""
+    name = request.name or base.name
+    make_card(name=name, architecture=base.architecture, labels=base.labels, input_size=base.input_size)
+    if name != base.name and any(card.name == name and not card.trained_from for card in store.cards()):
+        raise ModelInvalidError(
+            f"{name!r} is the name of a model that was registered by hand, and not of {base.id}'s family.",
+            "Choose another --name: projects that name their model so would get the new one.",
+        )
+    for explainer in request.fit or ():
+        require_plugin(EXPLAINERS, explainer)
 
 
 def _require_enough(corrected: tuple[Corrected, ...], request: TrainingRequest) -> None:

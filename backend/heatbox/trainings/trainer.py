@@ -12,6 +12,7 @@ from typing import Any
 
 from heatbox.errors import (
     HeatboxError,
+    InternalError,
     LedgerError,
     RedisUnavailableError,
     StoreUnavailableError,
@@ -45,6 +46,7 @@ class Trainer:
         lane: that carries them to a process.
         prepare: makes the order of a training that a webhook asked for.
         named: what the plain name of a project's model stands for now; None where it names none.
+        require: raises where a model is not in the store of this machine.
         show: lets Label Studio show a new version; its sentence is noted.
         only: the one training to move; None: all.
     """
@@ -53,6 +55,7 @@ class Trainer:
     lane: TrainLane
     prepare: Callable[[Training], NewTraining]
     named: Callable[[Training], str | None]
+    require: Callable[[str], None]
     show: Callable[[Training], str]
     only: int | None = None
     _rests: dict[int, float] = field(default_factory=dict)
@@ -108,6 +111,12 @@ class Trainer:
         except HeatboxError as error:
             log.warning("training %d: %s", training.id, error)
             self._give_up(training, error)
+        except (
+            Exception
+        ) as error:  # an edge: what cannot be done with one training must not hold up the others
+            log.exception("training %d met a defect", training.id)
+            told = f"The training met a defect ({error!r})."
+            self._give_up(training, InternalError(told, "Read the log of the service."))
 
     def _give_up(self, training: Training, error: HeatboxError) -> None:
         if training.is_open:
@@ -154,6 +163,7 @@ class Trainer:
 
     def _settle(self, training: Training, outcome: Trained) -> None:
         if outcome.learnt is not None:
+            self.require(outcome.learnt["model"])
             verdict = self.trainings.settle(training, outcome.learnt, self.named(training))
             if verdict is not None:
                 log.info("training %d is done: %s", training.id, verdict.reason)

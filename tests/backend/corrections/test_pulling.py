@@ -96,6 +96,7 @@ def test_a_picture_is_as_the_person_left_it(room):
             annotation=11,
             who=5,
             seconds=4.5,
+            changed="2026-01-02T00:00:00.000000+00:00",
         )
     ]
 

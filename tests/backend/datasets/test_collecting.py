@@ -75,6 +75,14 @@ def test_of_one_content_under_two_names_the_later_annotation_counts(photos):
     assert rejected(found) == [("b.jpg", "same-content")]
 
 
+def test_an_older_annotation_that_was_changed_last_counts(photos):
+    older = photos.add("a.jpg", changed="2026-03-02T00:00:00.000000+00:00")
+    copy = photos.folder / "b.jpg"
+    copy.write_bytes(Path(older.address).read_bytes())
+    photos.say(copy, changed="2026-03-01T00:00:00.000000+00:00")
+    assert [one.name for one in examples(photos.collect())] == ["a.jpg"]
+
+
 def test_the_order_in_which_corrections_come_changes_nothing(photos):
     for name in ("a.jpg", "b/a.jpg", "c/a.png", "d.png"):
         photos.add(name)

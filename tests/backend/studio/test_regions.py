@@ -1,9 +1,12 @@
 """Boxes of stored results: which regions have one and where, what is told of others, and which two are the same."""
 
+import cmath
 import math
 
 import pytest
 from fixtures_corrections import box, choice
+from hypothesis import given
+from hypothesis import strategies as st
 
 from heatbox.studio.regions import best_pairs, read_boxes
 
@@ -33,6 +36,30 @@ def test_a_region_counts_as_the_box_around_it(region, corners):
     (found,), problems = read_boxes([region])
     assert found.corners == pytest.approx(corners)
     assert not problems
+
+
+PLACES, SIDES, PIXELS = st.floats(-50, 150), st.floats(1, 150), st.integers(1, 5000)
+
+
+@given(st.tuples(PLACES, PLACES), st.tuples(SIDES, SIDES), st.floats(-720, 720), st.tuples(PIXELS, PIXELS))
+def test_a_turned_rectangle_counts_as_the_box_around_what_is_inside(place, size, angle, pixels):
+    (x, y), (width, height), (across, down) = place, size, pixels
+    region = changed(x=x, y=y, width=width, height=height, rotation=angle)
+    found, problems = read_boxes([region | {"original_width": across, "original_height": down}])
+    sides = width * across, 1j * height * down  # in pixels, times 100
+    ends = [(x * across + 1j * y * down) + turn for turn in (0, *sides, sum(sides))]
+    start = ends[0]
+    turned = [start + (end - start) * cmath.rect(1, math.radians(angle)) for end in ends]
+    xs = [min(max(end.real / across / 100, 0), 1) for end in turned]
+    ys = [min(max(end.imag / down / 100, 0), 1) for end in turned]
+    around = min(xs), min(ys), max(xs), max(ys)
+    if not found:  # nothing of it is in the picture
+        assert len(problems) == 1
+        assert min(around[2] - around[0], around[3] - around[1]) < 1e-9
+        return
+    assert found[0].corners == pytest.approx(around, abs=1e-9)
+    assert 0 <= found[0].corners[0] < found[0].corners[2] <= 1
+    assert 0 <= found[0].corners[1] < found[0].corners[3] <= 1
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from heatbox.activation import accepted_models, add_acceptance, find_model, history, roll_back, roll_back_name
@@ -35,29 +37,44 @@ def accept(ledger, model, instead_of):
         add_acceptance(connection, model, instead_of)
 
 
-def test_each_step_back_goes_further_and_says_where_it_ended(ledger):
-    for model in ("a@1", "b@2", "b@2", "c@3"):
+def test_each_step_back_goes_further_and_says_where_it_ended(ledger, store):
+    a, b, c = (register(store, name, b"1") for name in "abc")
+    for model in (a, b, b, c):
         ledger.activate(model)
-    assert roll_back(ledger) == ("c@3", "b@2")
-    assert ledger.active_model() == "b@2"
-    assert roll_back(ledger) == ("b@2", "a@1")
-    with pytest.raises(ModelNotFoundError, match="No other model was active before \\(now: a@1\\)"):
-        roll_back(ledger)
-    assert ledger.active_model() == "a@1"
+    assert roll_back(store, ledger) == (c, b)
+    assert ledger.active_model() == b
+    assert roll_back(store, ledger) == (b, a)
+    with pytest.raises(ModelNotFoundError, match=f"No other model was active before \\(now: {a}\\)"):
+        roll_back(store, ledger)
+    assert ledger.active_model() == a
 
 
-def test_what_was_rolled_back_is_no_way_back_from_the_next_model(ledger):
-    for model in ("a@1", "b@2"):
+def test_what_was_rolled_back_is_no_way_back_from_the_next_model(ledger, store):
+    a, b, c = (register(store, name, b"1") for name in "abc")
+    for model in (a, b):
         ledger.activate(model)
-    roll_back(ledger)
-    ledger.activate("c@3")
-    assert [one.model for one in history(ledger)] == ["a@1", "c@3"]
-    assert roll_back(ledger) == ("c@3", "a@1")
+    roll_back(store, ledger)
+    ledger.activate(c)
+    assert [one.model for one in history(ledger)] == [a, c]
+    assert roll_back(store, ledger) == (c, a)
 
 
-def test_a_rollback_before_the_first_activation_is_an_error(ledger):
+def test_a_rollback_before_the_first_activation_is_an_error(ledger, store):
     with pytest.raises(ModelNotFoundError, match="now: none"):
-        roll_back(ledger)
+        roll_back(store, ledger)
+
+
+def test_a_rollback_to_a_model_that_was_deleted_changes_nothing(ledger, store):
+    a, b = (register(store, name, b"1") for name in "ab")
+    for model in (a, b):
+        ledger.activate(model)
+    accept(ledger, b, a)
+    shutil.rmtree(store.path(store.find(a)))
+    for back in (lambda: roll_back(store, ledger), lambda: roll_back_name(store, ledger, "b")):
+        with pytest.raises(ModelNotFoundError, match=f"{a}, which was used before, is not in the store"):
+            back()
+    assert ledger.active_model() == b
+    assert find_model(store, ledger, "b").id == b
 
 
 def test_a_plain_name_never_stands_for_a_challenger(ledger, store):
@@ -80,10 +97,31 @@ def test_an_accepted_challenger_is_what_its_name_stands_for_until_it_is_rolled_b
     second = register(store, "tiny", b"2", trained_from=first)
     accept(ledger, second, first)
     assert find_model(store, ledger, "tiny").id == second
-    assert roll_back_name(ledger, "tiny") == (second, first)
+    assert roll_back_name(store, ledger, "tiny") == (second, first)
     assert find_model(store, ledger, "tiny").id == first
     with pytest.raises(ModelNotFoundError, match="No training has given the name 'tiny'"):
-        roll_back_name(ledger, "tiny")
+        roll_back_name(store, ledger, "tiny")
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_what_a_training_made_active_and_gave_its_name_is_taken_back_as_both(ledger, store, by_name):
+    first = register(store, "tiny", b"1")
+    second = register(store, "tiny", b"2", trained_from=first)
+    ledger.activate(first)
+    ledger.activate(second)
+    accept(ledger, second, first)
+    back = roll_back_name(store, ledger, "tiny") if by_name else roll_back(store, ledger)
+    assert back == (second, first)
+    assert ledger.active_model() == find_model(store, ledger, "tiny").id == first
+
+
+def test_a_model_that_is_activated_again_after_a_rollback_serves_by_its_name_again(ledger, store):
+    first = register(store, "tiny", b"1")
+    second = register(store, "tiny", b"2", trained_from=first)
+    accept(ledger, second, first)
+    roll_back_name(store, ledger, "tiny")
+    ledger.activate(second)
+    assert find_model(store, ledger, "tiny").id == second
 
 
 def test_an_activated_challenger_is_accepted_until_it_is_rolled_back(ledger, store):
@@ -92,7 +130,7 @@ def test_an_activated_challenger_is_accepted_until_it_is_rolled_back(ledger, sto
     ledger.activate(first)
     ledger.activate(second)
     assert find_model(store, ledger, "tiny").id == second
-    roll_back(ledger)
+    roll_back(store, ledger)
     assert accepted_models(ledger) == {first}
     assert find_model(store, ledger, "tiny").id == first
 

@@ -13,8 +13,8 @@ RESULT = {"model": "tiny@2", "better": True, "comparison": {}}
 
 
 @pytest.fixture
-def trainings(tmp_path):
-    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+def trainings(ledger_url):
+    ledger = Ledger(ledger_url)
     ledger.activate("tiny@1")
     yield Trainings(ledger)
     ledger.close()

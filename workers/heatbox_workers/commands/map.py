@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from heatbox.cli.console import PARTLY, err, out
+from heatbox.cli.options import Roots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["data_map"]
 
 _TOLD = 10
+_NAMED = 5
 
 
 def data_map(
@@ -48,6 +50,7 @@ def data_map(
         float,
         typer.Option(min=1, help="How many neighbours count, roughly; a third of the pictures at most."),
     ] = 30.0,
+    root: Roots = None,
 ) -> None:
     """Make a page with a map of all pictures: like ones near each other, coloured by label, mistakes marked.
 
@@ -61,6 +64,7 @@ def data_map(
     from heatbox_workers.process import prepare_process
 
     settings = with_choices(read_settings(os.environ), model=model)
+    settings = settings.model_copy(update={"local_roots": (*settings.local_roots, *(root or ()))})
     prepare_process(settings.threads, 1)
     with closing(Ledger(settings.ledger_url)) as ledger:
         if data is not None:
@@ -77,13 +81,16 @@ def _of_dataset(
     settings: "Settings", source: Path, images: Path | None, html: Path, model: str | None
 ) -> "Seen":
     from heatbox_workers.batch import find_model
-    from heatbox_workers.data_map import known_classes, of_dataset
+    from heatbox_workers.data_map import known_classes, of_dataset, strange_names
 
     pictures, names = of_dataset(source, images, html)
     classifier = _load(settings, find_model(settings, model))
-    return _look(
-        pictures, classifier, known_classes(names, classifier), settings, lambda one: Path(one.address)
-    )
+    strange = strange_names(names, classifier)
+    if strange:
+        few = ", ".join(strange[:_NAMED]) + (", ..." if len(strange) > _NAMED else "")
+        _note(f"{classifier.card.id} has no class of the name {few}: no mistake is marked.")
+    known = known_classes(names, classifier)
+    return _look(pictures, classifier, known, settings, lambda one: Path(one.address), compared=not strange)
 
 
 def _of_project(
@@ -143,12 +150,15 @@ def _look(
     known: "Mapping[str, Sequence[int]]",
     settings: "Settings",
     fetch: "Callable[[Wanted], Path]",
+    *,
+    compared: bool = True,
 ) -> "Seen":
     from heatbox.pictures.images import Limits
     from heatbox_workers.data_map import look
 
+    limits = Limits.from_settings(settings)
     with _progress(len(pictures)) as told:
-        return look(pictures, classifier, known, Limits.from_settings(settings), fetch, told=told)
+        return look(pictures, classifier, known, limits, fetch, told=told, compared=compared)
 
 
 def _write(html: Path, title: str, seen: "Seen", seed: int, perplexity: float) -> None:
@@ -159,7 +169,7 @@ def _write(html: Path, title: str, seen: "Seen", seed: int, perplexity: float) -
         places = flat_map(seen.embeddings, seed, perplexity)
     used = bounded(perplexity, len(seen.points))
     subtitle = (
-        f"t-SNE of {len(seen.points)} embeddings, perplexity {used:g}, seed {seed}. Like pictures are near."
+        f"t-SNE of {len(seen.points)} embeddings, perplexity {used:.3g}, seed {seed}. Like pictures are near."
     )
     write_map(html, seen.points, places, title=title, subtitle=subtitle, failed=seen.failed)
 
@@ -175,6 +185,12 @@ def _print(html: Path, seen: "Seen") -> None:
         err().print(f"[red]failed[/] {line}", highlight=False, soft_wrap=True)
     if len(seen.failed) > _TOLD:
         err().print(f"[red]failed[/] and {len(seen.failed) - _TOLD} more pictures", highlight=False)
+
+
+def _note(text: str) -> None:
+    from rich.markup import escape
+
+    err().print(f"[yellow]note[/]: {escape(text)}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

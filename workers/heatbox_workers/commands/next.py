@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from heatbox.cli.console import PARTLY, err, out
+from heatbox.cli.options import Roots
 
 if TYPE_CHECKING:
     from heatbox.errors import HeatboxError
@@ -59,6 +60,7 @@ def next_up(
     forget: Annotated[
         bool, typer.Option("--forget", help="Take the places away again, and do nothing else.")
     ] = False,
+    root: Roots = None,
 ) -> None:
     """Say which tasks to label next: doubtful ones, ones that explainers disagree about, ones unlike the others.
 
@@ -72,6 +74,7 @@ def next_up(
     from heatbox.studio.priorities import KEY, list_tasks
 
     settings = read_settings(os.environ)
+    settings = settings.model_copy(update={"local_roots": (*settings.local_roots, *(root or ()))})
     with open_studio(settings) as studio:
         config = studio.project(project).label_config
         with err().status("Reading the tasks ..."):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heatbox.cli.console import err, out
+from heatbox.cli.console import err, out, print_problems
 from heatbox.cli.options import Roots
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ __all__ = ["tune"]
 def tune(
     project: Annotated[
         int | None,
-        typer.Option("--project", "-p", metavar="NUMBER", help="Project in Label Studio (LABEL_STUDIO_URL)."),
+        typer.Option(
+            "--project", "-p", min=1, metavar="NUMBER", help="Project in Label Studio (LABEL_STUDIO_URL)."
+        ),
     ] = None,
     *,
     data: Annotated[
@@ -64,7 +66,8 @@ def tune(
     """Choose explainer, layer, box fitter, threshold and least probability for each label, by corrected pictures.
 
     What it expects to gain is measured on left-out pictures, against the settings and the label config without a
-    profile. A label that gains nothing keeps what it has. The project is then served with the new profile.
+    profile. Labels with too few pictures, or without a gain by themselves, are tried together, and get the same where
+    that gains over all of them; else they keep what they have. The project is then served with the new profile.
     """
     from heatbox.ledger import Ledger
     from heatbox.remote_store import open_store
@@ -131,6 +134,7 @@ def _of_project(
         if pull:
             with err().status("Reading what people made of the predictions ..."):
                 pulling.pull(studio, corrections, project)
+    print_problems(corrections.problems(corrections.place(settings.studio_url, project)))
     pipeline = serve_project(settings, open_store(settings), ledger, config).pipeline
     examples = _fetched(settings, corrections, project, folder)
     return pipeline, examples, _within(config, options)

@@ -36,11 +36,16 @@ def work(
         raise typer.BadParameter(
             f"{unknown[0]!r} is no queue; there are {', '.join(LANES)}.", param_hint="--queue"
         )
+    lanes = queue or ["interactive", "batch"]
+    if "train" in lanes and set(lanes) != {"train"}:
+        raise typer.BadParameter(
+            "A worker for trainings serves no other queue: who waits for a prediction would wait for hours.",
+            param_hint="--queue",
+        )
     settings = read_settings(os.environ)
     log_to_stderr(settings.log_level, "worker", settings.log_format)
     check_access(settings)
-    lanes = queue or ["interactive", "batch"]
-    if lanes == ["train"]:
+    if "train" in lanes:
         os.nice(_NICE)  # also of its job process
     worker = make_worker(settings, os.environ, [LANES[name] for name in lanes])
     worker.work(logging_level=_rq_level(settings.log_level))

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from heatbox.errors import OutputError
 
-__all__ = ["Checkpoint", "Progress", "forget", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Progress",
+    "forget",
+    "load_checkpoint",
+    "optimiser_tensors",
+    "restore_optimiser",
+    "save_checkpoint",
+]
 
 _NAME = "checkpoint.safetensors"
 
@@ -78,11 +86,12 @@ def load_checkpoint(folder: Path, identity: str) -> Checkpoint | None:
             for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
                 group, _, name = key.partition("/")
                 groups[group][name] = file.get_tensor(key)
-    except (OSError, SafetensorError, KeyError, ValueError):
+        if about.pop("identity") != identity:
+            return None
+        progress = Progress(**about)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         return None
-    if about.pop("identity", None) != identity:
-        return None
-    return Checkpoint(Progress(**about), groups["weights"], groups["best"], groups["optimiser"])
+    return Checkpoint(progress, groups["weights"], groups["best"], groups["optimiser"])
 
 
 def forget(folder: Path) -> None:
@@ -102,12 +111,14 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, names: Mapping[int, str]
 def restore_optimiser(
     optimiser: torch.optim.Optimizer, names: Mapping[int, str], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Give the optimiser its memory back."""
+    """Give the optimiser its memory back, on the device of each weight; how many steps there were stays on the CPU."""
     for group in optimiser.param_groups:
         for weight in group["params"]:
             prefix = f"{names[id(weight)]}/"
             memory = {
-                key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+                key.removeprefix(prefix): value.to(weight.device) if value.dim() else value
+                for key, value in tensors.items()
+                if key.startswith(prefix)
             }
             if memory:
                 optimiser.state[weight] = memory

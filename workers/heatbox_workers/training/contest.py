@@ -16,10 +16,10 @@ from torch import Tensor
 
 from heatbox.annotation import Annotation
 from heatbox.datasets.examples import Example
-from heatbox.fitted import FittedState, find_state
+from heatbox.fitted import find_state
 from heatbox.metrics import agreement, box_quality
 from heatbox.models import Card, ModelStore
-from heatbox.pictures.images import Limits
+from heatbox.pictures.images import Limits, read_picture
 from heatbox.pipeline import Pipeline, Way
 from heatbox_workers.annotate import make_annotator
 from heatbox_workers.classifier import TorchClassifier
@@ -74,11 +74,12 @@ def is_better(challenger: Measured, champion: Measured | None) -> bool:
 def pipeline_of(pipeline: Pipeline, card: Card, store: ModelStore, labels: Sequence[str]) -> Pipeline:
     """Return the same pipeline for another model: its classes are the labels, its states the newest of that model."""
     pairs = tuple((label, label) for label in labels) if pipeline.label_map else ()
-    own = _newest(store, card, pipeline.explainer)
+    own = find_state(store, card, pipeline.explainer)
     ways = tuple((label, _renewed(way, store, card)) for label, way in pipeline.label_ways if label in labels)
     return replace(
         pipeline,
         model=card.id,
+        labels=tuple(label for label in pipeline.labels if label in labels),
         label_map=pairs,
         calibration=(),
         state=own.id if own else "",
@@ -87,12 +88,8 @@ def pipeline_of(pipeline: Pipeline, card: Card, store: ModelStore, labels: Seque
 
 
 def _renewed(way: Way, store: ModelStore, card: Card) -> Way:
-    state = _newest(store, card, way.explainer)
+    state = find_state(store, card, way.explainer)
     return replace(way, state=state.id if state else "")
-
-
-def _newest(store: ModelStore, card: Card, explainer: str) -> FittedState | None:
-    return find_state(store, card, explainer)
 
 
 def measure(  # noqa: PLR0913, PLR0917 - what is measured, with what, on what
@@ -140,8 +137,6 @@ def _presence(
     classifier: TorchClassifier, pipeline: Pipeline, examples: Sequence[Example], limits: Limits
 ) -> list[set[str]]:
     """Return which labels the classifier says are in each picture."""
-    from heatbox.pictures.images import read_picture
-
     known = classes_by_label(pipeline, classifier.labels)
     label_of = {index: label for label, indices in known.items() for index in indices}
     told: list[set[str]] = []

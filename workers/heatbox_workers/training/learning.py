@@ -2,12 +2,13 @@
 
 Every epoch draws its order and variants from its own number and the seed, and the learning rate follows from the number
 of the step, so what comes after a checkpoint depends on nothing but the checkpoint. AdamW
-(https://arxiv.org/abs/1711.05101) on a one-cycle schedule (https://arxiv.org/abs/1708.07120).
+(https://arxiv.org/abs/1711.05101) with a warm-up and a cosine (https://arxiv.org/abs/1608.03983).
 
 While it learns, a linear head reads its inputs less their mean and divided by their deviation over the training
 pictures; in the end that is folded into its weights, so the trained network is the plain one.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heatbox.errors import ModelInvalidError
 from heatbox.trainings.order import TrainingOptions
 from heatbox_workers.embeddings import record_embeddings
 from heatbox_workers.features import record
-from heatbox_workers.train import one_cycle
 from heatbox_workers.training.checkpoint import (
     Checkpoint,
     Progress,
@@ -29,18 +30,20 @@ from heatbox_workers.training.checkpoint import (
     restore_optimiser,
     save_checkpoint,
 )
+from heatbox_workers.training.cut import Behind
 from heatbox_workers.training.kept_features import KeptFeatures, Shown
 from heatbox_workers.training.losses import ClassLoss, box_loss, heat, occupancy
-from heatbox_workers.training.transfer import Behind, Transferred, linear_head
+from heatbox_workers.training.transfer import Transferred, linear_head
 
 __all__ = ["Epoch", "Learner"]
 
 _BATCH = 16
 _DECAY = 1e-2
+_WARM_UP = 0.1  # of the steps
+_SAY = 0.01  # of the classes' loss in choosing the epoch
 _LEAST_DEVIATION = 1e-3
-_BLOCKS_RATE = (
-    1 / 3
-)  # of the head's learning rate: what was learnt on a million pictures should not be forgotten
+_BLOCKS_RATE = 1 / 3  # of the head's: what was learnt on a million pictures should not be forgotten
+_NOT_FINITE = "The loss is no longer a finite number.", "Lower --learning-rate."
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Epoch:
         number: from 1.
         total: how many there are at most.
         loss: mean over the steps.
-        validation: loss of the validation part; None where it has no pictures.
+        validation: error of the validation part; None where it has no pictures.
         best: number of the epoch with the lowest.
     """
 
@@ -85,7 +88,7 @@ class Learner:
     def learn(
         self, training: Sequence[Shown], validation: Sequence[Shown], tell: Callable[[Epoch], None]
     ) -> Epoch:
-        """Train until the validation loss has not fallen for some epochs, and keep the best weights.
+        """Train until the validation error has not fallen for some epochs, and keep the best weights.
 
         Args:
             training: at least one.
@@ -99,7 +102,8 @@ class Learner:
         loss = ClassLoss.of(
             self.transferred.card.head, self._presence(training), self.transferred.card.head_scale
         )
-        with self._standardised(training):
+        # the loss has the heat's gradient in it, which has a gradient only by this kernel of attention
+        with sdpa_kernel(SDPBackend.MATH), self._standardised(training):
             weights = self._learning_weights(training[0])
             best = self._epochs(weights, loss, training, validation, tell)
             with torch.no_grad():
@@ -156,7 +160,7 @@ class Learner:
         self, epoch: int, optimiser: torch.optim.Optimizer, loss: ClassLoss, training: Sequence[Shown]
     ) -> float:
         """Go once over the pictures, each in one of its variants; return the mean loss."""
-        random = torch.Generator().manual_seed(self.options.seed * 1_000_003 + epoch)
+        random = torch.Generator().manual_seed((self.options.seed * 1_000_003 + epoch) % 2**63)
         order = torch.randperm(len(training), generator=random)
         drawn = torch.randint(self.features.variants, (len(training),), generator=random)
         batches = torch.split(order, _BATCH)
@@ -164,10 +168,10 @@ class Learner:
         for step, rows in enumerate(batches):
             done = (epoch * len(batches) + step) / (self.options.epochs * len(batches))
             for group in optimiser.param_groups:
-                group["lr"] = group["highest"] * one_cycle(done)
+                group["lr"] = group["highest"] * _share(done)
             found = self._loss(loss, [training[row] for row in rows.tolist()], drawn[rows].tolist())
             if not bool(found.isfinite()):
-                raise ModelInvalidError("The loss is no longer a finite number.", "Lower --learning-rate.")
+                raise ModelInvalidError(*_NOT_FINITE)
             optimiser.zero_grad()
             found.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -175,14 +179,26 @@ class Learner:
         return total / len(batches)
 
     def _judge(self, loss: ClassLoss, validation: Sequence[Shown]) -> float:
-        """Return the mean loss of the pictures as they are."""
+        """Return how wrong the pictures as they are come out: labels told wrong, and the loss of boxes.
+
+        The loss of the classes has little say: it rises for the few that are wrong while more and more are right.
+        """
         total = 0.0
         for first in range(0, len(validation), _BATCH):
             some = validation[first : first + _BATCH]
-            total += float(self._loss(loss, some, [0] * len(some)).detach()) * len(some)
+            logits, presence, boxes = self._outcome(some, [0] * len(some))
+            error = loss.error(logits, presence) + _SAY * loss(logits, presence) + boxes
+            total += float(error.detach()) * len(some)
+        if not math.isfinite(total):
+            raise ModelInvalidError(*_NOT_FINITE)
         return total / len(validation)
 
     def _loss(self, loss: ClassLoss, shown: Sequence[Shown], numbers: Sequence[int]) -> Tensor:
+        logits, presence, boxes = self._outcome(shown, numbers)
+        return loss(logits, presence) + boxes
+
+    def _outcome(self, shown: Sequence[Shown], numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits (N, C), presence (N, C) of 0 and 1, and the loss of the boxes, 0 without any."""
         variants = [one.variants[number] for one, number in zip(shown, numbers, strict=True)]
         classes = self.transferred.card.labels
         presence = torch.tensor([[float(name in one.labels) for name in classes] for one in variants])
@@ -193,18 +209,18 @@ class Learner:
                 boxes.append([corners for name, corners in one.boxes or () if name == label])
         wanted = bool(rows) and self.options.box_weight > 0
         layer = self.transferred.card.feature_layer if wanted else ""
-        maps = self.features.maps([one.example for one in shown], numbers)
+        maps = self.features.maps(shown, numbers)
         logits, looked = self._run(maps, layer)
-        found = loss(logits, presence.to(logits))
+        presence = presence.to(logits)
         if looked is None:
-            return found
+            return logits, presence, logits.new_zeros(())
         height, width = looked.shape[2:]
         inside = torch.stack([occupancy(corners, height, width) for corners in boxes]).to(logits)
         where = heat(logits, looked, torch.tensor(rows, device=logits.device))
-        return found + self.options.box_weight * len(rows) / len(shown) * box_loss(where, inside)
+        return logits, presence, self.options.box_weight * len(rows) / len(shown) * box_loss(where, inside)
 
     def _run(self, maps: Tensor, layer: str) -> tuple[Tensor, Tensor | None]:
-        """Run what is behind the cut: maps (B, K, h, w) -> logits (B, C), and the maps of a layer, (B, K, h, w)."""
+        """Run what is behind the cut: maps (B, ...) -> logits (B, C), and the maps of a layer, (B, K, h, w)."""
         with torch.enable_grad(), self.behind.given(maps):
             if not layer:
                 return self.behind.logits(), None
@@ -218,7 +234,7 @@ class Learner:
         named = dict(network.named_parameters())
         if self.options.unfreeze:
             network.requires_grad_(requires_grad=True)
-            logits, _ = self._run(self.features.maps([sample.example], [0]), "")
+            logits, _ = self._run(self.features.maps([sample], [0]), "")
             found = torch.autograd.grad(logits.square().sum(), list(named.values()), allow_unused=True)
             network.requires_grad_(requires_grad=False)
             reached = {name for name, one in zip(named, found, strict=True) if one is not None}
@@ -272,8 +288,15 @@ class Learner:
         found: list[Tensor] = []
         with torch.no_grad(), record_embeddings(self.transferred.network) as embeddings:
             for first in range(0, len(training), _BATCH):
-                some = [one.example for one in training[first : first + _BATCH]]
+                some = training[first : first + _BATCH]
                 self._run(self.features.maps(some, [0] * len(some)), "")
                 found.append(embeddings[-1].detach())
         whole = torch.cat(found)
         return whole.mean(0), whole.std(0, unbiased=False).clamp_min(_LEAST_DEVIATION)
+
+
+def _share(done: float) -> float:
+    """Return the share of the highest learning rate after a share of the steps: soon up, then down along a cosine."""
+    if done < _WARM_UP:
+        return (done + 0.01) / (_WARM_UP + 0.01)
+    return 0.01 + 0.495 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP)))

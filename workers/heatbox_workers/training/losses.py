@@ -63,6 +63,14 @@ class ClassLoss:
             logits = self._with_margin(logits, presence)
         return functional.cross_entropy(logits, share, weight=self.weights)
 
+    def error(self, logits: Tensor, presence: Tensor) -> Tensor:
+        """Return how much is told wrong: of sigmoid labels per label that is there, else the share of pictures."""
+        if self.head == "sigmoid":
+            wrong = ((logits > 0) != (presence > 0)).sum()
+            return wrong / presence.sum().clamp_min(1.0)
+        right = presence.gather(1, logits.argmax(1, keepdim=True)) > 0
+        return 1 - right.float().mean()
+
     def _with_margin(self, logits: Tensor, presence: Tensor) -> Tensor:
         cosine = (logits / self.scale).clamp(-1 + _SMALL, 1 - _SMALL)
         angle = cosine.acos()

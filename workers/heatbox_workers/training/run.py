@@ -5,6 +5,7 @@ Every stage is cheap to repeat: features and checkpoints are on disk, and a mode
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -12,9 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from heatbox.contract import Head
-from heatbox.datasets.examples import Example
-from heatbox.errors import NotFittedError, TooLittleError, UnsupportedError
+from heatbox.datasets.examples import Example, RejectedExample
+from heatbox.errors import HeatboxError, NotFittedError, PictureError, TooLittleError, UnsupportedError
 from heatbox.fitted import find_state
 from heatbox.models import Card, ModelStore
 from heatbox.pictures.fetching import Fetcher
@@ -23,17 +23,18 @@ from heatbox.pipeline import Pipeline, pipeline_for
 from heatbox.plugins import make_explainer
 from heatbox.remote_store import open_store
 from heatbox.settings import Settings
-from heatbox.trainings.order import HeadWish, TrainingOrder
+from heatbox.trainings.order import TrainingOrder
 from heatbox_workers.classifier import TorchClassifier
-from heatbox_workers.examples import ExampleBatches, Labelled
+from heatbox_workers.examples import ExampleBatches
 from heatbox_workers.fitting import fit_explainer
 from heatbox_workers.loading import load_classifier, register
 from heatbox_workers.training.checkpoint import forget
 from heatbox_workers.training.contest import Measured, is_better, measure, pipeline_of
+from heatbox_workers.training.cut import Behind, find_cut
 from heatbox_workers.training.kept_features import KeptFeatures, Shown, trim
 from heatbox_workers.training.learning import Epoch, Learner
-from heatbox_workers.training.material import Material, class_names, gather
-from heatbox_workers.training.transfer import Behind, Transferred, find_cut, transfer
+from heatbox_workers.training.material import Material, as_labelled, choose_head, class_names, gather, held
+from heatbox_workers.training.transfer import Transferred, transfer
 from heatbox_workers.training.variants import VARIANTS
 
 __all__ = ["run_training"]
@@ -41,6 +42,7 @@ __all__ = ["run_training"]
 Tell = Callable[[dict[str, Any]], None]
 
 _FEWEST_HELD_OUT = 10
+_HELD = "pictures"
 
 
 def run_training(order: TrainingOrder, settings: Settings, folder: Path, tell: Tell) -> dict[str, Any]:
@@ -53,8 +55,9 @@ def run_training(order: TrainingOrder, settings: Settings, folder: Path, tell: T
         tell: told how far it is: {"stage", "done", "total"} or {"stage", "epoch", "epochs", "loss", "val_loss"}.
 
     Returns:
-        JSON-ready {"model": "name@version", "better", "comparison", "pictures", "rejected", "states", "epochs",
-        "seconds"}.
+        JSON-ready {"model": "name@version", "better", "comparison", "pictures", "rejected", "unlearnt", "states",
+        "untaught", "epochs", "seconds"}: `pictures` counts those that are used, `unlearnt` are the classes that
+        nothing to learn from shows. Where the two cannot be compared, `comparison` says why and `better` is false.
 
     Raises:
         HeatboxError: nothing can be learnt, with the reason.
@@ -77,30 +80,36 @@ class _Training:
         base = load_classifier(store, store.find(self.order.base))
         with self._timed("pictures"):
             material = self._material(base)
-        head = _head(self.order.options.head, base, material)
-        usable = [one for one in material.examples if _is_usable(one, head)]
+        options = self.order.options
+        head = choose_head(options.head, base.card, material)
         transferred = transfer(
-            base, self.order.name, material.classes, dict(self.order.class_of), head, self.order.options.seed
+            base, self.order.name, material.classes, dict(self.order.class_of), head, options.seed
         )
-        cut = find_cut(transferred, self.order.options.unfreeze)
-        features = self._features(base, cut)
         with self._timed("features"):
-            shown = self._prepared(features, [one for one in usable if one.split != "test"])
+            behind = find_cut(transferred, options.unfreeze)
+            features = self._features(base, behind.layer)
+            shown = self._prepared(features, material, material.usable(head))
         with self._timed("training"):
-            epoch = self._learn(transferred, cut, features, shown, material)
-        card = self._registered(store, transferred, material)
+            epoch = self._learn(transferred, behind, features, shown)
+        card = self._registered(store, transferred, shown)
         challenger = load_classifier(store, card)
         with self._timed("explainers"):
             states, untaught = self._taught(store, challenger, material)
         with self._timed("comparison"):
             comparison, better = self._compared(store, challenger, material)
         forget(self.folder)
+        shutil.rmtree(self.folder / _HELD, ignore_errors=True)
         return {
             "model": card.id,
             "better": better,
             "comparison": comparison,
-            "pictures": material.counts,
+            "pictures": {
+                "train": len(_of(shown, "train")),
+                "val": len(_of(shown, "val")),
+                "test": len(material.of("test")),
+            },
             "rejected": [asdict(one) for one in material.rejected],
+            "unlearnt": _unlearnt(material.classes, _of(shown, "train")),
             "states": states,
             "untaught": untaught,
             "epochs": {"done": epoch.number, "best": epoch.best},
@@ -112,46 +121,49 @@ class _Training:
         classes = order.labels or (class_names(order.data) if order.data else base.labels)
         count = 0
 
-        def seen(_: Example) -> None:
+        def hold(example: Example) -> Example:
             nonlocal count
             count += 1
             self.tell({"stage": "reading pictures", "done": count})
+            fetched = example.path.is_relative_to(self.settings.home)
+            return held(example, self.folder / _HELD) if fetched else example
 
-        return gather(order, classes, self.fetcher.fetch, Limits.from_settings(self.settings), seen)
+        return gather(order, classes, self.fetcher.fetch, Limits.from_settings(self.settings), hold)
 
     def _features(self, base: TorchClassifier, cut: str) -> KeptFeatures:
         folder = self.settings.home / "features"
-        folder.mkdir(parents=True, exist_ok=True)
-        trim(folder)
         variants = VARIANTS if self.order.options.augment else 1
-        return KeptFeatures(folder, base, cut, variants, Limits.from_settings(self.settings))
+        features = KeptFeatures(folder, base, cut, variants, Limits.from_settings(self.settings))
+        trim(folder)  # what this training uses is the newest now
+        return features
 
-    def _prepared(self, features: KeptFeatures, examples: Sequence[Example]) -> list[Shown]:
+    def _prepared(
+        self, features: KeptFeatures, material: Material, examples: Sequence[Example]
+    ) -> list[Shown]:
         shown = []
         for number, example in enumerate(examples, start=1):
-            shown.append(features.prepare(example))
+            try:
+                shown.append(features.prepare(example))
+            except PictureError as error:  # gone since it was looked at
+                material.rejected.append(
+                    RejectedExample(example.name, error.code, error.sentence, example.task)
+                )
             self.tell({"stage": "computing features", "done": number, "total": len(examples)})
         return shown
 
     def _learn(
-        self,
-        transferred: Transferred,
-        cut: str,
-        features: KeptFeatures,
-        shown: Sequence[Shown],
-        material: Material,
+        self, transferred: Transferred, behind: Behind, features: KeptFeatures, shown: Sequence[Shown]
     ) -> Epoch:
-        training = [one for one in shown if one.example.split == "train"]
+        training = _of(shown, "train")
         if not training:
             raise TooLittleError(
-                "No picture is left to learn from.", "A softmax head needs pictures with labels."
+                f"No picture is left that a {transferred.card.head} head can learn from.",
+                "It needs pictures of one label each; with --head sigmoid any number will do.",
             )
-        behind = Behind(transferred, cut, features.maps([training[0].example], [0]))
-        identity = hashlib.sha256(
-            json.dumps([self.order.as_dict(), [one.sha256 for one in material.examples]]).encode()
-        ).hexdigest()
+        content = [self.order.as_dict(), [_known(one.example) for one in shown]]
+        identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         learner = Learner(transferred, behind, features, self.order.options, identity, self.folder)
-        return learner.learn(training, [one for one in shown if one.example.split == "val"], self._tell_epoch)
+        return learner.learn(training, _of(shown, "val"), self._tell_epoch)
 
     def _tell_epoch(self, epoch: Epoch) -> None:
         told: dict[str, Any] = {
@@ -162,11 +174,11 @@ class _Training:
         }
         self.tell(told if epoch.validation is None else {**told, "val_loss": epoch.validation})
 
-    def _registered(self, store: ModelStore, transferred: Transferred, material: Material) -> Card:
-        order, counts = self.order, material.counts
-        boxed = sum(one.boxes is not None for one in material.of("train"))
-        source = f"trained from {order.base} on {counts['train']} pictures, {boxed} of them with boxes"
-        card = transferred.card.model_copy(update={"trained_from": order.base, "source": source})
+    def _registered(self, store: ModelStore, transferred: Transferred, shown: Sequence[Shown]) -> Card:
+        training = _of(shown, "train")
+        boxed = sum(one.example.boxes is not None for one in training)
+        source = f"trained from {self.order.base} on {len(training)} pictures, {boxed} of them with boxes"
+        card = transferred.card.model_copy(update={"trained_from": self.order.base, "source": source})
         return register(store, card, transferred.network.state_dict())
 
     def _taught(
@@ -178,7 +190,7 @@ class _Training:
         for name in self.order.fit:
             self.tell({"stage": f"fitting {name}"})
             before = find_state(store, base, name)
-            pictures = [_labelled(one, material.classes) for one in material.of("train")]
+            pictures = [as_labelled(one, material.classes) for one in material.of("train")]
             examples = ExampleBatches(pictures, challenger, Limits.from_settings(self.settings))
             try:
                 made = make_explainer(name, dict(before.options) if before else {})
@@ -194,24 +206,36 @@ class _Training:
         held_out = material.of("test")
         if len(held_out) < _FEWEST_HELD_OUT:
             held_out = [*held_out, *material.of("val")]
-        reference = self.order.champion or self.order.base
-        card = store.find(reference)
-        pipeline = Pipeline.from_dict(self.order.pipeline) if self.order.pipeline else pipeline_for(card)
-        ours = self._measured(
-            challenger, pipeline_of(pipeline, challenger.card, store, material.classes), store, held_out
-        )
-        theirs = None
-        if self.order.champion:
-            champion = (
-                pipeline if pipeline.model == card.id else pipeline_of(pipeline, card, store, card.labels)
-            )
-            theirs = self._measured(load_classifier(store, card), champion, store, held_out)
+        ours = theirs = None
+        reason = ""
+        try:
+            ours, theirs = self._both(store, challenger, material, held_out)
+        except HeatboxError as error:  # an explainer without its state, say; the model is there all the same
+            reason = f"They cannot be compared: {error.sentence} {error.remedy or ''}".strip()
         comparison = {
             "pictures": len(held_out),
-            "challenger": ours.as_dict(),
-            "champion": None if theirs is None else theirs.as_dict(),
+            "challenger": ours and ours.as_dict(),
+            "champion": theirs and theirs.as_dict(),
+            "reason": reason,
         }
-        return comparison, is_better(ours, theirs)
+        return comparison, ours is not None and is_better(ours, theirs)
+
+    def _both(
+        self,
+        store: ModelStore,
+        challenger: TorchClassifier,
+        material: Material,
+        held_out: Sequence[Example],
+    ) -> tuple[Measured, Measured | None]:
+        card = store.find(self.order.champion or self.order.base)
+        pipeline = Pipeline.from_dict(self.order.pipeline) if self.order.pipeline else pipeline_for(card)
+        own = pipeline_of(pipeline, challenger.card, store, material.classes)
+        ours = self._measured(challenger, own, store, held_out)
+        if not self.order.champion:
+            return ours, None
+        if pipeline.model != card.id:
+            pipeline = pipeline_of(pipeline, card, store, card.labels)
+        return ours, self._measured(load_classifier(store, card), pipeline, store, held_out)
 
     def _measured(
         self, classifier: TorchClassifier, pipeline: Pipeline, store: ModelStore, examples: Sequence[Example]
@@ -242,29 +266,17 @@ class _Stopwatch:
         self.seconds[self.stage] = time.perf_counter() - self.began
 
 
-def _head(wish: HeadWish, base: TorchClassifier, material: Material) -> Head:
-    """Return the head that is wished; `keep` is the base's where it has these classes, else what the pictures need."""
-    if wish != "keep":
-        return wish
-    if set(material.classes) <= set(base.labels):
-        return base.card.head
-    return "sigmoid" if any(len(one.labels) != 1 for one in material.examples) else "softmax"
+def _of(shown: Sequence[Shown], split: str) -> list[Shown]:
+    return [one for one in shown if one.example.split == split]
 
 
-def _is_usable(example: Example, head: Head) -> bool:
-    """Return whether a head can learn from a picture: one of nothing only where classes are independent."""
-    if head == "arcface":
-        return len(example.labels) == 1
-    return head == "sigmoid" or bool(example.labels)
+def _known(example: Example) -> list[Any]:
+    """Return all of an example that is learnt, JSON-ready."""
+    boxes = [[one.label, one.box.as_xyxy()] for one in example.boxes or ()]
+    return [example.sha256, example.labels, example.boxes is None, boxes]
 
 
-def _labelled(example: Example, classes: Sequence[str]) -> Labelled:
-    """Return the example in the form that explainers learn from."""
-    boxes = example.boxes or ()
-    placed = tuple((classes.index(one.label), one.box) for one in boxes)
-    somewhere = set(example.labels) - {one.label for one in boxes}
-    return Labelled(
-        example.path,
-        (*placed, *((classes.index(label), None) for label in sorted(somewhere))),
-        (example.width, example.height),
-    )
+def _unlearnt(classes: Sequence[str], training: Sequence[Shown]) -> list[str]:
+    """Return the classes that no picture shows."""
+    shown = {label for one in training for label in one.example.labels}
+    return [name for name in classes if name not in shown]

@@ -23,41 +23,49 @@ Corners = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Variant:
-    """A picture as it is learnt from.
+    """How a picture is learnt from, without its pixels.
 
     Attributes:
-        pixels: (h, w, 3) RGB.
         labels: what is in it, as far as is known.
         boxes: label and corners in parts of the variant's sides; None: nobody said where.
+        cut: corners in parts of the picture's sides.
+        is_mirrored: left and right are exchanged, after it was cut.
     """
 
-    pixels: NDArray[np.uint8]
     labels: tuple[str, ...]
     boxes: tuple[tuple[str, Corners], ...] | None
+    cut: Corners
+    is_mirrored: bool
+
+    def of(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the variant's pixels: (h, w, 3) of the whole picture, perhaps reduced -> (h', w', 3), a view."""
+        height, width = pixels.shape[:2]
+        left, top, right, bottom = self.cut
+        part = pixels[
+            round(top * height) : round(bottom * height), round(left * width) : round(right * width)
+        ]
+        return part[:, ::-1] if self.is_mirrored else part
 
 
-def variant(example: Example, pixels: NDArray[np.uint8], number: int) -> Variant:
+def variant(example: Example, number: int) -> Variant:
     """Return a variant: 0 as it is, 1 mirrored, else cut out at a place of its own, every other one mirrored.
 
     Args:
         example: knows the boxes, in pixels of the whole picture.
-        pixels: (h, w, 3) of the whole picture, perhaps reduced.
         number: from 0.
     """
-    height, width = pixels.shape[:2]
-    left, top, right, bottom = _cut(example.sha256, number) if number > 1 else (0.0, 0.0, 1.0, 1.0)
-    part = pixels[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
-    labels, boxes = example.labels, None
-    if example.boxes is not None:
-        sides = example.width, example.height
-        placed = [(one.label, _within(one.box, sides, (left, top, right, bottom))) for one in example.boxes]
-        kept = tuple((label, corners) for label, corners in placed if corners is not None)
-        lost = {label for label, _ in placed} - {label for label, _ in kept}
-        labels, boxes = tuple(label for label in labels if label not in lost), kept
-    if number % 2 == 0:
-        return Variant(part, labels, boxes)
-    mirrored = boxes and tuple((label, (1 - x2, y1, 1 - x1, y2)) for label, (x1, y1, x2, y2) in boxes)
-    return Variant(part[:, ::-1], labels, mirrored)
+    cut = _cut(example.sha256, number) if number > 1 else (0.0, 0.0, 1.0, 1.0)
+    is_mirrored = number % 2 == 1
+    if example.boxes is None:
+        return Variant(example.labels, None, cut, is_mirrored)
+    sides = example.width, example.height
+    placed = [(one.label, _within(one.box, sides, cut)) for one in example.boxes]
+    kept = tuple((label, corners) for label, corners in placed if corners is not None)
+    lost = {label for label, _ in placed} - {label for label, _ in kept}
+    labels = tuple(label for label in example.labels if label not in lost)
+    if is_mirrored:
+        kept = tuple((label, (1 - x2, y1, 1 - x1, y2)) for label, (x1, y1, x2, y2) in kept)
+    return Variant(labels, kept, cut, is_mirrored)
 
 
 def _cut(sha256: str, number: int) -> Corners:

@@ -63,8 +63,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """Name and options in words."""
-        options = ", ".join(f"{key} {_words(value)}" for key, value in self.way.explainer_options.items())
-        return f"{self.way.explainer} ({options})" if options else self.way.explainer
+        return self.way.in_words
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,3 @@ def _bare(way: Way) -> Way:
 def _key(one: Candidate) -> str:
     options = json.dumps(options_of(one.ready.explainer), sort_keys=True, default=str)
     return f"{one.way.explainer} {options} {one.way.state}"
-
-
-def _words(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -5,8 +5,9 @@ pictures that were not chosen on. What depends on a first result (finer threshol
 fold by itself, so that no left-out picture has a say.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,16 @@ from heatbox_workers.tune.board import Board, Floats, quality
 from heatbox_workers.tune.candidates import Candidate, Choice, Fitting, thresholds_of
 from heatbox_workers.tune.values import Measured
 
-__all__ = ["PROBABILITIES", "Held", "Question", "best_of_explainer", "choose", "cross_validate", "measure"]
+__all__ = [
+    "PROBABILITIES",
+    "Held",
+    "Question",
+    "best_of_explainer",
+    "choose",
+    "cross_validate",
+    "measure",
+    "sobered",
+]
 
 PROBABILITIES = (0.05, 0.1, 0.15, 0.25, 0.4, 0.6, 0.8)
 _CHEAP = ("components", "enclosing")
@@ -23,7 +33,8 @@ _STEP = 0.05
 _SPARSE = 0.1  # below, thresholds are refined by factors
 _TRIES = 1000
 _ENDS = (5, 95)
-_SURE = 0.8  # part of the bootstrap's tries in which a change must gain
+_SURE = 0.9  # part of the bootstrap's tries in which a change must gain
+_NORMAL = NormalDist()
 
 Rows = NDArray[np.bool_]
 
@@ -105,13 +116,44 @@ def measure(held: Sequence[Held], seed: int) -> tuple[Measured, bool]:
         held: of one or several labels, over the same pictures.
         seed: of the bootstrap over pictures.
     """
+    gains, found = _gains(held, seed)
+    return found, found.gain > 0 and float((gains > 0).mean()) >= _SURE
+
+
+def _gains(held: Sequence[Held], seed: int) -> tuple[Floats, Measured]:
+    """Return the gain of each try of the bootstrap, and what was measured."""
     before, after = (sum(parts, np.zeros_like(parts[0])) for parts in zip(*map(_both, held), strict=True))
     count = len(before)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_TRIES)
     gains = _quality(drawn @ after) - _quality(drawn @ before)
     low, high = np.percentile(gains, _ENDS)
-    found = Measured(quality(before), quality(after), float(low), float(high))
-    return found, found.gain > 0 and float((gains > 0).mean()) >= _SURE
+    return gains, Measured(quality(before), quality(after), float(low), float(high))
+
+
+def sobered(held: Mapping[str, Held], seed: int) -> dict[str, Held]:
+    """Return the parts of labels that may change, with as much of their gain as is to be expected.
+
+    Of what was taken because it gained, chance has a part. A normal gain with mean m and deviation s, looked at only
+    above c s, has the mean m + s pdf(c - m / s) / cdf(m / s - c). The m that makes this the gain that was seen is what
+    is left of it (Zollner & Pritchard, Am. J. Hum. Genet. 80, 2007, on the winner's curse); below 0 it is 0.
+    """
+    gains, found = _gains(list(held.values()), seed)
+    spread = float(gains.std())
+    part = _part_left(found.gain / spread) if spread > 0 else 1.0
+    return {
+        label: Held(one.before, one.before + part * (one.after - one.before)) for label, one in held.items()
+    }
+
+
+def _part_left(seen: float) -> float:
+    """Return which part of a gain is left, by how many deviations were seen."""
+    limit = _NORMAL.inv_cdf(_SURE)
+    low, high = 0.0, seen
+    for _ in range(40):
+        middle = (low + high) / 2
+        mean = middle + _NORMAL.pdf(limit - middle) / _NORMAL.cdf(middle - limit)
+        low, high = (low, middle) if mean > seen else (middle, high)
+    return low / seen
 
 
 def _both(one: Held) -> tuple[Floats, Floats]:

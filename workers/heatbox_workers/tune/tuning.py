@@ -22,6 +22,7 @@ from heatbox_workers.tune.choosing import (
     choose,
     cross_validate,
     measure,
+    sobered,
 )
 from heatbox_workers.tune.seeing import Seen
 from heatbox_workers.tune.values import LabelGain, Progress, Tried, Tuned, TuneOptions, expected
@@ -98,7 +99,8 @@ def _answer(work: Work, question: Question) -> dict[str, tuple[Choice, Held]]:
     if not measure(list(held.values()), work.options.seed)[1]:
         return {}
     best = choose(question, np.ones(len(work.pictures), dtype=bool))
-    return {} if best == question.present else {label: (best, one) for label, one in held.items()}
+    left = sobered(held, work.options.seed)
+    return {} if best == question.present else {label: (best, one) for label, one in left.items()}
 
 
 def _alike(work: Work, labels: Sequence[str]) -> list[tuple[str, ...]]:
