@@ -87,6 +87,7 @@ def follow(
 
 def print_training(training: "Training", *, json: bool = False) -> None:
     """Print all that is known of a training."""
+    from heatbox.trainings.figures import label_figures, told_apart
     from heatbox.trainings.view import as_json, far
 
     if json:
@@ -111,7 +112,15 @@ def print_training(training: "Training", *, json: bool = False) -> None:
         rejected = len(result.get("rejected") or ())
         told = ", ".join(f"{part} {count}" for part, count in counts.items())
         table.add_row("pictures", f"{told}{f', {rejected} rejected' if rejected else ''}")
+    for name, words in told_apart(result):
+        table.add_row(name, escape(words))
     out().print(table, highlight=False)
+    if rows := label_figures(result):
+        heads = ("label", "held out", "accuracy before", "after", "box quality before", "after")
+        labels = Table(*heads, title="Champion and challenger on held-out pictures", title_justify="left")
+        for label, *values in rows:
+            labels.add_row(escape(label), *values)
+        out().print(labels, highlight=False)
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 The engine gives a comparison as nested names and numbers; what is a number on both sides is told.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["figures"]
+__all__ = ["figures", "label_figures", "told_apart"]
 
 _SIDES = ("challenger", "champion")
 
@@ -27,6 +28,44 @@ def figures(result: Mapping[str, Any]) -> str:
         if _is_number(value)
     ]
     return f" ({', '.join(parts)})" if parts else ""
+
+
+def label_figures(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row for each label: its name, held-out pictures, accuracy and box quality of champion and challenger."""
+    comparison = result.get("comparison")
+    ours, theirs = (_labels(comparison, side) for side in _SIDES)
+    return [
+        (
+            label,
+            str(row.get("pictures", "")),
+            *(
+                _number(side.get(name))
+                for name in ("accuracy", "box_quality")
+                for side in (theirs.get(label, {}), row)
+            ),
+        )
+        for label, row in ours.items()
+    ]
+
+
+def told_apart(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a training could not use or learn, each as a name and words: reasons of rejected pictures, ..."""
+    reasons = Counter(str(one["code"]) for one in result.get("rejected") or () if isinstance(one, Mapping))
+    rejected = ", ".join(f"{code} {count}" for code, count in reasons.most_common(5))
+    unlearnt = ", ".join(map(str, result.get("unlearnt") or ()))
+    untaught = " ".join(map(str, result.get("untaught") or ()))
+    rows = (("rejected", rejected), ("no picture of", unlearnt), ("not fitted", untaught))
+    return [(name, words) for name, words in rows if words]
+
+
+def _labels(comparison: object, side: str) -> Mapping[str, Mapping[str, Any]]:
+    whole = comparison.get(side) if isinstance(comparison, Mapping) else None
+    found = whole.get("labels") if isinstance(whole, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _number(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, (int, float)) else "-"
 
 
 def _is_number(value: object) -> bool:

@@ -45,9 +45,9 @@ def judge(training: Training, result: Mapping[str, Any], active: str | None, nam
     """
     challenger, champion, measured = result["model"], training.champion, figures(result)
     if not result["better"]:
-        return Verdict(
-            f"{challenger} is not better than {champion or 'nothing'}{measured}. It is kept and does not serve."
-        )
+        why = result.get("comparison", {}).get("reason")
+        worse = why or f"{challenger} is not better than {champion or 'nothing'}{measured}."
+        return Verdict(f"{worse} {challenger if why else 'It'} is kept and does not serve.")
     better = (
         f"{challenger} is better than {champion}{measured}."
         if champion

@@ -46,6 +46,10 @@ def test_the_reason_has_the_figures():
     assert judge(ACTIVE, BETTER, "tiny@1", None).reason == (
         "tiny@2 is better than tiny@1 (accuracy 0.900 against 0.800). It is active."
     )
+    missing = {**BETTER, "better": False, "comparison": {"reason": "They cannot be compared."}}
+    assert judge(ACTIVE, missing, "tiny@1", None).reason == (
+        "They cannot be compared. tiny@2 is kept and does not serve."
+    )
     worse = {**BETTER, "better": False}
     assert judge(ACTIVE, worse, "tiny@1", None).reason.endswith("It is kept and does not serve.")
 

@@ -30,6 +30,7 @@ def measured(accuracy, quality=None):
         ((0.9, 0.48), (0.8, 0.5), False),
         ((0.9, 0.495), (0.8, 0.5), True),
         ((0.8, 0.5), (0.8, 0.5), False),
+        ((0.8, 0.503), (0.8, 0.5), False),  # so little may be chance too
         ((0.9, None), (0.8, None), True),
         ((0.8, None), (0.8, None), False),
         ((None, None), (None, None), False),

@@ -31,6 +31,7 @@ __all__ = ["Measured", "is_better", "measure", "pipeline_of"]
 _BATCH = 8
 _ACCURACY_SLACK = 0.02  # of one picture in fifty, which may be chance
 _QUALITY_SLACK = 0.01
+_LEAST_GAIN = 0.005  # on few pictures, smaller ones come of nothing
 _HALF = 0.5
 
 Boxes = NDArray[np.float64]
@@ -68,7 +69,8 @@ def is_better(challenger: Measured, champion: Measured | None) -> bool:
         return True
     accuracy = _difference(challenger.accuracy, champion.accuracy)
     quality = _difference(challenger.box_quality, champion.box_quality)
-    return accuracy >= -_ACCURACY_SLACK and quality >= -_QUALITY_SLACK and (accuracy > 0 or quality > 0)
+    none_is_worse = accuracy >= -_ACCURACY_SLACK and quality >= -_QUALITY_SLACK
+    return none_is_worse and max(accuracy, quality) >= _LEAST_GAIN
 
 
 def pipeline_of(pipeline: Pipeline, card: Card, store: ModelStore, labels: Sequence[str]) -> Pipeline:
