@@ -2,10 +2,10 @@
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 
+from heatbox.background import Background
 from heatbox.errors import HeatboxError, LedgerError, StudioRefusedError
 from heatbox.ledger import Ledger
 from heatbox.ledger_lock import LedgerLock
@@ -87,40 +87,31 @@ def conduct(conductor: Conductor, lock: LedgerLock, is_over: Callable[[], bool])
             time.sleep(_TROUBLE_SECONDS)
 
 
-class ConductorThread:
-    """The conductor of a web service; it stops with it."""
+class ConductorThread(Background):
+    """The conductor of a web service."""
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        super().__init__("conductor")
         self._settings = settings
         self._ledger = ledger
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End soon; whoever conducts next goes on."""
-        self._stopping.set()
-        self._thread.join(1.0)
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Move runs on until the service stops."""
         settings = self._settings
         conductor = make_conductor(settings, Runs(self._ledger), os.environ)
         services = LedgerLock(self._ledger, settings.home, of_services=True)
 
         def is_over() -> bool:
             services.take()  # as a sign for commands that somebody conducts for good
-            return self._stopping.is_set()
+            return self.stopping.is_set()
 
         with LedgerLock(self._ledger, settings.home) as lock, services:
-            while not self._stopping.is_set():
+            while not self.stopping.is_set():
                 try:
                     conduct(conductor, lock, is_over)
                 except HeatboxError as error:
                     log.error("%s", error)  # noqa: TRY400 - the sentence says it all
                 except Exception:  # an edge: a defect must not end all runs until the next start
                     log.exception("the conductor met a defect and goes on")
-                self._stopping.wait(_TROUBLE_SECONDS)
+                self.stopping.wait(_TROUBLE_SECONDS)
         conductor.close()

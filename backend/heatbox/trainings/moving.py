@@ -2,10 +2,10 @@
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Mapping
 
 from heatbox.activation import find_model
+from heatbox.background import Background
 from heatbox.errors import HeatboxError, ModelNotFoundError
 from heatbox.ledger import Ledger
 from heatbox.queueing.job_process import JobLimits, JobProcess
@@ -78,32 +78,23 @@ def move(trainer: Trainer, is_over: Callable[[], bool]) -> None:
             told = trouble
 
 
-class TrainerThread:
-    """The trainer of a web service; it stops with it."""
+class TrainerThread(Background):
+    """The trainer of a web service."""
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        super().__init__("trainer")
         self._settings = settings
         self._ledger = ledger
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="trainer", daemon=True)
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End soon; whoever comes next goes on."""
-        self._stopping.set()
-        self._thread.join(1.0)
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Move trainings on until the service stops."""
         trainer = make_trainer(self._settings, self._ledger, os.environ)
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
-                move(trainer, self._stopping.is_set)
+                move(trainer, self.stopping.is_set)
             except Exception:  # an edge: a defect must not end all trainings until the next start
                 log.exception("the trainer met a defect and goes on")
-                self._stopping.wait(_TROUBLE_SECONDS)
+                self.stopping.wait(_TROUBLE_SECONDS)
         trainer.close()
 
 
