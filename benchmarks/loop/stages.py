@@ -62,7 +62,8 @@ class Measured:
 
     Attributes:
         version: of the predictions.
-        box_quality: mean over the labels (`heatbox.metrics.box_quality`).
+        box_quality: of all boxes together (`heatbox.metrics.box_quality`), matched label by label.
+        label_quality: the mean over the labels of the same; a label with three pictures counts as one with fifty.
         mean_iou: over the true boxes.
         found: share of the true boxes with a predicted one of IoU at least 0.5.
         false_boxes: per picture.
@@ -70,6 +71,7 @@ class Measured:
 
     version: str
     box_quality: float
+    label_quality: float
     mean_iou: float
     found: float
     false_boxes: float
@@ -144,6 +146,7 @@ class Loop:
         every = agreement(pair for some in pairs.values() for pair in some)
         return Measured(
             version,
+            box_quality(pair for some in pairs.values() for pair in some),
             float(np.mean([box_quality(some) for some in pairs.values()])),
             every.mean_iou,
             every.found,
