@@ -132,7 +132,7 @@ def _arm(  # noqa: PLR0913 - one way of the four
         loop.heatbox("tune", "tune", "--project", project, "--name", name, HEATBOX_MODEL=model)
     version = loop.annotate("annotate the rest", tasks, HEATBOX_MODEL=model)
     found = loop.measure(rest, version)
-    if tuned:
+    if tuned and loop.has_profile():
         loop.heatbox("profiles", "profiles", "drop", "--project", project)
     _say(one, count, way, found)
     return found

@@ -20,6 +20,7 @@ from heatbox.ledger import Ledger
 from heatbox.local_parts import HOST, Session, new_session, start_label_studio
 from heatbox.metrics import agreement, box_quality
 from heatbox.processes import stop
+from heatbox.profiles import profile_of
 from heatbox.remote_store import open_store
 from heatbox.serving import serve_project
 from heatbox.settings import read_settings
@@ -125,6 +126,14 @@ class Loop:
         served = serve_project(settings, open_store(settings), ledger, config, project=self.project)
         ledger.close()
         return served.pipeline.version
+
+    def has_profile(self) -> bool:
+        """Return whether tuning gave the project a profile; where nothing was better it has none."""
+        settings = read_settings(self.environment)
+        ledger = Ledger(settings.ledger_url)
+        found = profile_of(ledger, settings.studio_url, self.project)
+        ledger.close()
+        return found is not None
 
     def measure(self, pictures: Sequence[TruePicture], version: str) -> Measured:
         """Compare the predictions that Label Studio holds with the true boxes."""
