@@ -10,11 +10,13 @@ from typer.testing import CliRunner
 from heatbox.errors import HeatboxError
 from heatbox.labelling.config import make_label_config, parse_label_config
 from heatbox.ledger import Ledger
-from heatbox.profiles import list_profiles, use_profile
+from heatbox.profiles import Profile, list_profiles, profile_of, store_profile, use_profile
 from heatbox.serving import serve_project
 from heatbox.settings import Settings, as_environment
+from heatbox_workers.commands.tune import keep
 from heatbox_workers.commands.tune import tune as tune_command
 from heatbox_workers.jobs import Annotators
+from heatbox_workers.tune.values import Measured, Tuned
 
 STUDIO = "http://127.0.0.1:8080"
 
@@ -93,3 +95,16 @@ def test_a_folder_that_is_no_data_set_is_an_error(tmp_path):
     app.command()(tune_command)
     ran = CliRunner().invoke(app, ["--data", str(tmp_path / "nowhere")])
     assert isinstance(ran.exception, HeatboxError)
+
+
+def test_an_older_profile_is_put_aside_where_nothing_is_better_any_more(settings, capsys):
+    nothing = Tuned(Profile("tuned", "colours@1"), Measured(0.5, 0.5), ())
+    with closing(Ledger(settings.ledger_url)) as ledger:
+        store_profile(ledger, Profile("older", "colours@1", label_min_probabilities=(("red", 0.5),)))
+        use_profile(ledger, STUDIO, 7, "older")
+        keep(settings, ledger, nothing, 7)
+        assert profile_of(ledger, STUDIO, 7) is None
+        keep(settings, ledger, nothing, 7)
+    told = capsys.readouterr().err
+    assert told.count("no profile was made") == 2
+    assert told.count("older is put aside: project 7") == 1

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from heatbox_workers.tune import Tuned, TuneOptions
     from heatbox_workers.tune.values import Progress
 
-__all__ = ["tune"]
+__all__ = ["keep", "tune"]
 
 
 def tune(
@@ -96,7 +96,7 @@ def tune(
         tuned = _tuned(settings, store, pipeline, examples, options)
         _print(tuned, json=json)
         if not dry_run:
-            _keep(settings, ledger, tuned, project)
+            keep(settings, ledger, tuned, project)
 
 
 def _of_data(
@@ -213,12 +213,18 @@ def _progress() -> "Iterator[Progress]":
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
 
-def _keep(settings: "Settings", ledger: "Ledger", tuned: "Tuned", project: int | None) -> None:
-    """Store the profile and let the project use it; where nothing is better there is none."""
-    from heatbox.profiles import store_profile, use_profile
+def keep(settings: "Settings", ledger: "Ledger", tuned: "Tuned", project: int | None) -> None:
+    """Store the profile and let the project use it; where nothing is better there is none, also not an older one."""
+    from heatbox.profiles import profile_of, store_profile, use_profile
 
     if not tuned.profile.labels:
         err().print("Nothing is better than what there is: no profile was made.", highlight=False)
+        if project is not None and (older := profile_of(ledger, settings.studio_url, project)) is not None:
+            use_profile(ledger, settings.studio_url, project, None)
+            told = (
+                f"{older.name} is put aside: project {project} is served by settings and label config alone."
+            )
+            err().print(told, highlight=False, markup=False, soft_wrap=True)
         return
     name = store_profile(ledger, tuned.profile).name
     told = f"The profile is {name}. Use it: heatbox profiles use {name} --project NUMBER"
