@@ -46,7 +46,7 @@
     │   ├── RunStateError               run-state
     │   ├── TaskGoneError               task-gone
     │   └── PredictionRefusedError      prediction-refused
-    ├── TrainingError                   training
+    ├── TrainingError
     │   ├── TrainingNotFoundError       training-not-found
     │   ├── TrainingStateError          training-state
     │   ├── TooLittleError              training-too-little
