@@ -64,12 +64,18 @@ class Ledger:
         with _translated("opened"):
             self._engine = _engine(_parsed(url))
             with self._engine.connect() as connection:
-                there = set(inspect(connection).get_table_names())
-        if not there.issuperset(metadata.tables):
-            with self.writing() as connection:
-                metadata.create_all(connection)
+                inspect(connection).get_table_names()  # the first question: a file may be no database
+        self.make_tables(*metadata.sorted_tables)
         with self.reading() as connection:
             _require_own_tables(connection)
+
+    def make_tables(self, *tables: Table) -> None:
+        """Make those of the tables that are not there yet: of a room that was entered after the ledger was opened."""
+        with self.reading() as connection:
+            there = set(inspect(connection).get_table_names())
+        if not there.issuperset(table.name for table in tables):
+            with self.writing() as connection:
+                metadata.create_all(connection, tables=tables)
 
     @property
     def is_sqlite(self) -> bool:

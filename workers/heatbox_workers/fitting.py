@@ -17,11 +17,12 @@ from heatbox.errors import (
     PluginBrokenError,
     UnsupportedError,
 )
-from heatbox.fitted import HEADER, FittedState, publish_state
+from heatbox.fitted import HEADER, FittedState, find_state, publish_state
 from heatbox.models import ModelStore, file_sha256, unwritable
+from heatbox.pipeline import Pipeline
 from heatbox_workers.classifier import TorchClassifier
 
-__all__ = ["fit_explainer", "learn", "options_of", "require_fitted", "with_state"]
+__all__ = ["fit_explainer", "learn", "options_of", "require_fitted", "states_of", "with_state"]
 
 _REMEDY = "This is a defect of the plugin; please tell its authors."
 
@@ -143,6 +144,22 @@ def with_state(classifier: TorchClassifier, state: FittedState | None) -> TorchC
         raise damaged
     moved = {key: value.to(classifier.device) for key, value in tensors.items()}
     return dataclasses.replace(classifier, state=moved)
+
+
+def states_of(
+    pipeline: Pipeline, classifier: TorchClassifier, store: ModelStore
+) -> dict[str, Mapping[str, Tensor]]:
+    """Return what the pipeline's explainers have learnt, those of single labels too, by id.
+
+    Raises:
+        NotFittedError: a state is gone.
+        ModelInvalidError: a file was changed or is damaged.
+    """
+    ways = [pipeline.own_way, *(way for _, way in pipeline.label_ways)]
+    found = {
+        way.state: find_state(store, classifier.card, way.explainer, way.state) for way in ways if way.state
+    }
+    return {key: with_state(classifier, state).state for key, state in found.items()}
 
 
 @dataclasses.dataclass

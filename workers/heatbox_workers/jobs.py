@@ -3,13 +3,11 @@
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from heatbox.annotation import Annotation
 from heatbox.errors import HeatboxError
@@ -68,7 +66,7 @@ class Annotators:
         """
         classifier = self._models.classifier(pipeline.model, pipeline.explainer, pipeline.state)
         annotator = replace(
-            make_annotator(pipeline, classifier, self._limits, self._states(pipeline)),
+            make_annotator(pipeline, classifier, self._limits, self._models.states(pipeline)),
             batch_size=self._slice_size(pipeline.version),
         )
         wanted = [Wanted.from_text(text) for text in addresses]
@@ -84,13 +82,6 @@ class Annotators:
                     unforeseen = 0.0 if start else waits[0]  # nothing could be read ahead of the first slice
                     self._pace[pipeline.version] = (seconds - unforeseen) / len(some)
                 yield entries, seconds
-
-    def _states(self, pipeline: Pipeline) -> dict[str, Mapping[str, Tensor]]:
-        """Return what the explainers of single labels have learnt, by id."""
-        ways = [way for _, way in pipeline.label_ways if way.state]
-        return {
-            way.state: self._models.classifier(pipeline.model, way.explainer, way.state).state for way in ways
-        }
 
     def _slice_size(self, version: str) -> int:
         pace = self._pace.get(version, _SLICE_SECONDS)

@@ -5,13 +5,14 @@ classifier's network; it goes before that network, and a tensor that two entries
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
 
 from torch import Tensor
 
 from heatbox.fitted import find_state
 from heatbox.models import ModelStore
+from heatbox.pipeline import Pipeline
 from heatbox_workers.classifier import TorchClassifier
 from heatbox_workers.fitting import with_state
 from heatbox_workers.loading import load_classifier
@@ -60,6 +61,11 @@ class ModelCache:
             self._touch(wanted)
             self._touch(plain)  # after its states, which so go first
             self._evict({wanted, plain})
+
+    def states(self, pipeline: Pipeline) -> dict[str, Mapping[str, Tensor]]:
+        """Return what the explainers of single labels have learnt, by id; raises as `classifier` does."""
+        ways = [way for _, way in pipeline.label_ways if way.state]
+        return {way.state: self.classifier(pipeline.model, way.explainer, way.state).state for way in ways}
 
     def _load(self, key: _Key) -> TorchClassifier:
         model, explainer, state = key

@@ -269,13 +269,8 @@ def _second(
 
 
 def _annotator(pipeline: Pipeline, models: ModelCache, limits: Limits) -> Annotator:
-    states = {
-        way.state: models.classifier(pipeline.model, way.explainer, way.state).state
-        for _, way in pipeline.label_ways
-        if way.state
-    }
     classifier = models.classifier(pipeline.model, pipeline.explainer, pipeline.state)
-    return make_annotator(pipeline, classifier, limits, states)
+    return make_annotator(pipeline, classifier, limits, models.states(pipeline))
 
 
 def _together(pictures: Sequence[Measured]) -> Measured:

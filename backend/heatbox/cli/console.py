@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 done, but some pictures failed; 2 wrong usage; 3 nothing c
 """
 
 import sys
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,11 @@ from typer.core import TyperGroup
 from heatbox.errors import HeatboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from rich.console import Console
 
-__all__ = ["FAILED", "PARTLY", "Sections", "err", "out", "print_error", "print_problems"]
+__all__ = ["FAILED", "PARTLY", "Sections", "bar", "err", "out", "print_error", "print_problems"]
 
 PARTLY, FAILED = 1, 3
 _COLUMN = 11  # characters of the longest command's name
@@ -59,6 +60,17 @@ def err() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+@contextmanager
+def bar(name: str, total: int) -> "Iterator[Callable[[], None]]":
+    """Show a bar where somebody sees it, and yield what to call after every one."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err(), transient=True) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda: progress.advance(task)
 
 
 def print_error(error: HeatboxError) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from heatbox.cli.console import Sections, err, out, print_problems
-from heatbox.cli.options import Roots
+from heatbox.cli.options import ProjectNumber, Roots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,18 +26,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Project = Annotated[
-    int,
-    typer.Option(
-        "--project", "-p", min=1, metavar="NUMBER", help="Project in Label Studio (LABEL_STUDIO_URL)."
-    ),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of words.")]
 
 
 @app.command("pull")
 def pull_corrections(
-    project: Project,
+    project: ProjectNumber,
     *,
     changes: Annotated[
         bool,
@@ -73,7 +67,7 @@ def pull_corrections(
 
 @app.command("report")
 def report_corrections(
-    project: Project,
+    project: ProjectNumber,
     *,
     html: Annotated[
         Path | None,

@@ -1,22 +1,22 @@
 """`heatbox export`: a project's corrections as a data set that others read."""
 
 import os
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heatbox.cli.console import PARTLY, err, out, print_problems
-from heatbox.cli.options import Roots
+from heatbox.cli.console import PARTLY, bar, err, out
+from heatbox.cli.keeping import read_corrections
+from heatbox.cli.options import ProjectNumber, Roots
 from heatbox.datasets.formats import ExportFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from heatbox.corrections.corrected import Corrected
     from heatbox.datasets.card import Target
-    from heatbox.datasets.collecting import Fetch
     from heatbox.datasets.exporting import Exported
     from heatbox.settings import Settings
 
@@ -26,12 +26,7 @@ _MOST_REASONS = 5
 
 
 def export(
-    project: Annotated[
-        int,
-        typer.Option(
-            "--project", "-p", min=1, metavar="NUMBER", help="Project in Label Studio (LABEL_STUDIO_URL)."
-        ),
-    ],
+    project: ProjectNumber,
     form: Annotated[ExportFormat, typer.Option("--format", "-f", help="What to write.")],
     folder: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write; it appears when it is whole.")
@@ -55,39 +50,21 @@ def export(
     """
     from heatbox.datasets.card import Target
     from heatbox.datasets.exporting import check_place
+    from heatbox.ledger import Ledger
     from heatbox.settings import read_settings
 
     check_place(folder, replace=replace)  # before anything is asked for
     settings = read_settings(os.environ)
     settings = settings.model_copy(update={"local_roots": (*settings.local_roots, *(root or ()))})
-    corrected, labels = _corrected(settings, project, pull=pull)
-    exported = _written(settings, corrected, Target(folder, form, labels, project, replace))
+    with closing(Ledger(settings.ledger_url)) as ledger:
+        corrected, config = read_corrections(settings, ledger, project, new=pull)
+    exported = _written(settings, corrected, Target(folder, form, config.label_names, project, replace))
     if json:
         out().print_json(data=exported.as_dict())
     else:
         _print(exported)
     if exported.lost:
         raise typer.Exit(PARTLY)
-
-
-def _corrected(
-    settings: "Settings", project: int, *, pull: bool
-) -> "tuple[list[Corrected], tuple[str, ...]]":
-    """Return the corrected pictures of a project, and its labels in the order of the label config."""
-    from heatbox.corrections import pulling
-    from heatbox.corrections.records import Corrections
-    from heatbox.labelling.config import parse_label_config
-    from heatbox.ledger import Ledger
-    from heatbox.runs.conducting import open_studio
-
-    with closing(Ledger(settings.ledger_url)) as ledger, open_studio(settings) as studio:
-        corrections = Corrections(ledger)
-        labels = parse_label_config(studio.project(project).label_config).label_names
-        if pull:
-            with err().status("Reading what people made of the predictions ..."):
-                pulling.pull(studio, corrections, project)
-        print_problems(corrections.problems(corrections.place(settings.studio_url, project)))
-        return corrections.pictures(settings.studio_url, project), labels
 
 
 def _written(settings: "Settings", corrected: "Sequence[Corrected]", target: "Target") -> "Exported":
@@ -97,24 +74,13 @@ def _written(settings: "Settings", corrected: "Sequence[Corrected]", target: "Ta
     from heatbox.pictures.images import Limits
 
     limits = Limits.from_settings(settings)
-    with closing(Fetcher(settings)) as fetcher, _progress(len(corrected), fetcher.fetch) as fetch:
+    with closing(Fetcher(settings)) as fetcher, bar("pictures", len(corrected)) as told:
+
+        def fetch(address: str, task: int | None) -> Path:
+            told()
+            return fetcher.fetch(address, task)
+
         return exporting.export(collect(corrected, fetch, limits), target, limits)
-
-
-@contextmanager
-def _progress(total: int, fetch: "Fetch") -> "Iterator[Fetch]":
-    """Show a bar that moves with every picture that is fetched."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err(), transient=True) as progress:
-        bar = progress.add_task("pictures", total=total)
-
-        def fetched(address: str, task: int | None) -> Path:
-            progress.advance(bar)
-            return fetch(address, task)
-
-        yield fetched
 
 
 def _print(exported: "Exported") -> None:

@@ -1,14 +1,43 @@
-"""Before predictions are replaced: what people were shown goes into the ledger; nobody can be asked for it later."""
+"""Corrections for commands: read before they are used, and kept before predictions are replaced."""
 
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from heatbox.cli.console import err
+from heatbox.cli.console import err, print_problems
 
 if TYPE_CHECKING:
+    from heatbox.corrections.corrected import Corrected
+    from heatbox.labelling.tags import LabelConfig
+    from heatbox.ledger import Ledger
     from heatbox.settings import Settings
 
-__all__ = ["keep_predicted"]
+__all__ = ["keep_predicted", "read_corrections"]
+
+
+def read_corrections(
+    settings: "Settings", ledger: "Ledger", project: int, *, new: bool
+) -> "tuple[list[Corrected], LabelConfig]":
+    """Return the corrected pictures of a project and its label config, and tell what was not understood.
+
+    Args:
+        settings: name Label Studio.
+        ledger: keeps the corrections.
+        project: number in Label Studio.
+        new: whether Label Studio is asked for what has come since the last time.
+    """
+    from heatbox.corrections import pulling
+    from heatbox.corrections.records import Corrections
+    from heatbox.labelling.config import parse_label_config
+    from heatbox.runs.conducting import open_studio
+
+    corrections = Corrections(ledger)
+    with open_studio(settings) as studio:
+        config = parse_label_config(studio.project(project).label_config)
+        if new:
+            with err().status("Reading what people made of the predictions ..."):
+                pulling.pull(studio, corrections, project)
+    print_problems(corrections.problems(corrections.place(settings.studio_url, project)))
+    return corrections.pictures(settings.studio_url, project), config
 
 
 def keep_predicted(settings: "Settings", project: int) -> None:

@@ -5,8 +5,14 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Roots"]
+__all__ = ["ProjectNumber", "Roots"]
 
+ProjectNumber = Annotated[
+    int,
+    typer.Option(
+        "--project", "-p", min=1, metavar="NUMBER", help="Project in Label Studio (LABEL_STUDIO_URL)."
+    ),
+]
 Roots = Annotated[
     list[Path] | None,
     typer.Option(

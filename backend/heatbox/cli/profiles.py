@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from heatbox.cli.console import Sections, out
+from heatbox.cli.options import ProjectNumber
 
 if TYPE_CHECKING:
     from heatbox.profiles import Profile
@@ -19,13 +20,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-Project = Annotated[
-    int,
-    typer.Option(
-        "--project", "-p", min=1, metavar="NUMBER", help="Project in Label Studio (LABEL_STUDIO_URL)."
-    ),
-]
 
 
 @app.command("list")
@@ -59,14 +53,15 @@ def list_profiles(
 
 @app.command()
 def use(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A profile that tuning made.")], project: Project
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A profile that tuning made.")],
+    project: ProjectNumber,
 ) -> None:
     """Let a project be served with the newest profile of a name, from its next request on."""
     _choose(project, name)
 
 
 @app.command()
-def drop(project: Project) -> None:
+def drop(project: ProjectNumber) -> None:
     """Let a project be served without a profile again; the profile itself stays."""
     _choose(project, None)
 

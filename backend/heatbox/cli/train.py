@@ -45,7 +45,7 @@ def train(
         typer.Option(
             "--label",
             "-l",
-            help="A class to learn (repeatable); default: those of the project, else of the base.",
+            help="A class to learn (repeatable); default: those of the project, else of the data.",
         ),
     ] = None,
     base: Annotated[
@@ -219,7 +219,7 @@ def _print_prepared(prepared: "Prepared", split: "Mapping[str, int]", *, json: b
     table.add_row("compare with", order.champion or "nothing: no model serves these labels")
     table.add_row("corrected", f"{len(order.corrected):,} pictures, {prepared.boxes:,} boxes")
     shown = [f"{label}: {count:,}" for label, count in prepared.pictures_by_label.items()]
-    table.add_row("labels", escape(", ".join(shown)) if shown else "those of the base")
+    table.add_row("labels", escape(", ".join(shown)) if shown else "those of the data")
     if split:
         table.add_row("split", ", ".join(f"{name} {count:,}" for name, count in split.items()))
     if order.fit:

@@ -27,9 +27,8 @@ _END_SECONDS = 10.0
 @contextmanager
 def opened(settings: "Settings") -> "Iterator[Trainings]":
     """Open the trainings of the settings' ledger."""
-    from heatbox.trainings.records import Trainings  # first: the ledger makes the tables that it knows
-
-    from heatbox.ledger import Ledger  # isort: skip
+    from heatbox.ledger import Ledger
+    from heatbox.trainings.records import Trainings
 
     ledger = Ledger(settings.ledger_url)
     try:

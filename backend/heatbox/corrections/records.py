@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from sqlalchemy import func, insert, inspect, select, update
+from sqlalchemy import func, insert, select, update
 
 from heatbox.corrections.corrected import Corrected, Placed
 from heatbox.corrections.rows import (
@@ -19,7 +19,7 @@ from heatbox.corrections.rows import (
 from heatbox.corrections.tables import TABLES, corrections, projects, tasks
 from heatbox.hosts import address_key
 from heatbox.labelling.tags import LabelConfig
-from heatbox.ledger import Ledger, metadata
+from heatbox.ledger import Ledger
 from heatbox.studio.annotations import counting_annotation
 from heatbox.studio.corrections import AnsweredTask, Mark
 
@@ -32,16 +32,12 @@ class Corrections:
     """The corrections of every project that a ledger knows.
 
     Args:
-        ledger: keeps them; its tables of corrections are made where it was opened without.
+        ledger: keeps them.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        with ledger.reading() as connection:
-            there = set(inspect(connection).get_table_names())
-        if not there.issuperset(table.name for table in TABLES):
-            with ledger.writing() as connection:
-                metadata.create_all(connection, tables=list(TABLES))
+        ledger.make_tables(*TABLES)
 
     def pictures(self, studio_url: str, project: int) -> list[Corrected]:
         """Return the corrected pictures of a project, in ascending order of their tasks.

@@ -4,6 +4,7 @@ A lane carries work and outcomes and remembers nothing that matters: what it los
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -24,9 +25,10 @@ from heatbox.queueing.queues import (
     translated,
 )
 
-__all__ = ["Lane", "LocalLane", "Lost", "RedisJobs", "RedisLane"]
+__all__ = ["Lane", "LocalJobs", "LocalLane", "Lost", "RedisJobs", "RedisLane"]
 
 Outcome = TypeVar("Outcome")
+Wish = TypeVar("Wish")
 
 _JOB_SECONDS = 6 * 3600  # a picture's own limit is much shorter
 _RESULT_SECONDS = 24 * 3600  # a full disk may keep the ledger from taking it for long
@@ -198,13 +200,43 @@ class RedisLane(RedisJobs[JobResult]):
 
 
 @dataclass
-class LocalLane:
-    """One job process of our own, where there is no Redis; chunks wait here for it."""
+class LocalJobs(ABC, Generic[Wish, Outcome]):
+    """Jobs for one process of our own, where there is no Redis: what waits for it, and what became of the rest."""
 
     process: JobProcess
-    _waiting: dict[str, tuple[Pipeline, Sequence[str]]] = field(default_factory=dict)
-    _current: str | None = None
-    _ended: dict[str, JobResult | Lost] = field(default_factory=dict)
+    _waiting: dict[str, Wish] = field(default_factory=dict, kw_only=True)
+    _current: str | None = field(default=None, kw_only=True)
+    _ended: dict[str, Outcome | Lost] = field(default_factory=dict, kw_only=True)
+
+    def wait(self, seconds: float) -> None:
+        """Take the process's messages; return when its job is over."""
+        if self._current is None:
+            time.sleep(seconds)
+            return
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            result = self._poll(left)
+            if result is not None:
+                self._ended[self._current] = result
+                self._current = None
+                self._go_on()
+                return
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.close()
+
+    @abstractmethod
+    def _poll(self, seconds: float) -> Outcome | None:
+        """Return what became of the job under way; None where it goes on after these seconds."""
+
+    @abstractmethod
+    def _go_on(self) -> None:
+        """Begin the next job, where none is under way."""
+
+
+class LocalLane(LocalJobs[tuple[Pipeline, Sequence[str]], JobResult]):
+    """One job process of our own, where there is no Redis; chunks wait here for it."""
 
     def capacity(self) -> int:
         """Return two: one under way and the next."""
@@ -231,23 +263,8 @@ class LocalLane:
     def forget(self, job: str) -> None:
         """Do nothing: an outcome is handed out once."""
 
-    def wait(self, seconds: float) -> None:
-        """Take the process's messages; return when its job is over."""
-        if self._current is None:
-            time.sleep(seconds)
-            return
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            result = self.process.poll(left)
-            if result is not None:
-                self._ended[self._current] = result
-                self._current = None
-                self._go_on()
-                return
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.close()
+    def _poll(self, seconds: float) -> JobResult | None:
+        return self.process.poll(seconds)
 
     def _go_on(self) -> None:
         if self._current is None and self._waiting:

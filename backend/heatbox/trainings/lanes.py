@@ -1,7 +1,6 @@
 """How a training reaches a process that does it: over Redis to a worker that listens for them, or in one of our own."""
 
 import json
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any, Protocol
 from rq.exceptions import DuplicateJobError
 
 from heatbox.errors import HeatboxError
-from heatbox.queueing.job_process import JobProcess
 from heatbox.queueing.queues import LEARN, TRAIN, listening_workers, translated
 from heatbox.queueing.training_job import PROGRESS, Trained, TrainingJob, progress_key, write_order
-from heatbox.runs.lanes import Lost, RedisJobs
+from heatbox.runs.lanes import LocalJobs, Lost, RedisJobs
 
 __all__ = ["LocalTrainLane", "RedisTrainLane", "TrainLane"]
 
@@ -91,16 +89,12 @@ class RedisTrainLane(RedisJobs[Trained]):
 
 
 @dataclass
-class LocalTrainLane:
+class LocalTrainLane(LocalJobs[tuple[str, Mapping[str, Any]], Trained]):
     """One job process of our own, where there is no Redis; trainings wait here for it."""
 
-    process: JobProcess
     home: Path
-    _waiting: dict[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
-    _current: str | None = None
     _training: TrainingJob = field(default_factory=TrainingJob)
     _told_by: str | None = None
-    _ended: dict[str, Trained | Lost] = field(default_factory=dict)
 
     def submit(self, job: str, folder: str, order: Mapping[str, Any]) -> None:
         """Let the training wait for the process."""
@@ -133,23 +127,8 @@ class LocalTrainLane:
         """Return False: we do it."""
         return False
 
-    def wait(self, seconds: float) -> None:
-        """Take the process's messages; return when its training is over."""
-        if self._current is None:
-            time.sleep(seconds)
-            return
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            result = self.process.poll_training(left)
-            if result is not None:
-                self._ended[self._current] = result
-                self._current = None
-                self._go_on()
-                return
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.close()
+    def _poll(self, seconds: float) -> Trained | None:
+        return self.process.poll_training(seconds)
 
     def _go_on(self) -> None:
         while self._current is None and self._waiting:

@@ -48,7 +48,7 @@ class TrainingOrder:
     Attributes:
         base: `name@version` of the model that is begun from.
         name: of the new model in the store.
-        labels: class names in their order; empty: those of the base.
+        labels: class names in their order; empty: those of the data, else of the base.
         class_of: pairs (label of the project, class of the base) whose head rows are begun from.
         corrected: pictures that people corrected.
         data: folders of further pictures, as `heatbox fit` reads them.

@@ -30,6 +30,7 @@ class Trainings:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        ledger.make_tables(trainings)
 
     def create(self, new: NewTraining) -> tuple[int, bool]:
         """Write a training and return its number and whether it is new: the same wish, not yet done, is joined."""

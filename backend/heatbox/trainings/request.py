@@ -16,7 +16,7 @@ class TrainingRequest:
     Attributes:
         project: number in Label Studio, whose corrected pictures are learnt from; None: only folders are.
         data: folders of further pictures.
-        labels: class names in their order; empty: those of the project, else of the base.
+        labels: class names in their order; empty: those of the project, else of the data.
         labels_only: whether boxes of `data` are left aside.
         base: model that is begun from; empty: what the project is served with.
         name: of the new model; empty: that of the base.

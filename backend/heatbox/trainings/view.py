@@ -7,6 +7,7 @@ from heatbox.trainings.tables import Training
 
 __all__ = ["as_json", "far", "share"]
 
+_FIGURES = ("loss", "val_error")
 _INNER = {"token", "serial", "told", "has_order"}
 
 
@@ -17,11 +18,11 @@ def as_json(training: Training) -> dict[str, Any]:
 
 
 def far(training: Training) -> str:
-    """Return how far it is, in one line, such as `epoch 12 of 60, loss 0.21, val loss 0.3`."""
+    """Return how far it is, in one line, such as `epoch 12 of 60, loss 0.21, val error 0.3`."""
     told = training.progress
     if not told:
         return "waits for a worker" if training.has_order else "waits for its order"
-    parts = [_count(told), *(_figure(name, value) for name, value in told.items() if "loss" in name)]
+    parts = [_count(told), *(_figure(name, value) for name, value in told.items() if name in _FIGURES)]
     return ", ".join(part for part in parts if part) or "has begun"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from heatbox.cli.console import err, out
+from heatbox.cli.options import ProjectNumber
 
 if TYPE_CHECKING:
     from heatbox.calibration import Judgement
@@ -20,10 +21,7 @@ __all__ = ["calibrate"]
 
 
 def calibrate(
-    project: Annotated[
-        int,
-        typer.Option("--project", "-p", metavar="NUMBER", help="Project in Label Studio (LABEL_STUDIO_URL)."),
-    ],
+    project: ProjectNumber,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and print, and store nothing.")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Go back to raw scores.")] = False,

@@ -1,16 +1,15 @@
 """`heatbox fit`: let an explainer learn about a model from examples, once; its state is kept beside the weights."""
 
 import os
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heatbox.cli.console import PARTLY, err, out, print_error
+from heatbox.cli.console import PARTLY, bar, err, out, print_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from heatbox_workers.examples import ExampleBatches, Labelled
 
@@ -66,7 +65,7 @@ def fit(
     pictures = _pictures(datasets, images, () if hasattr(made, "label") else classifier.labels)
     examples = ExampleBatches(pictures, classifier, Limits.from_settings(settings))
     try:
-        with _progress(len(pictures)) as examples.seen:
+        with bar("learning", len(pictures)) as examples.seen:
             state = fit_explainer(store, classifier, explainer, made, examples)
     finally:  # where nothing was learnt, they may be the reason
         _print_failed(examples)
@@ -89,17 +88,6 @@ def _pictures(datasets: "Sequence[Path]", images: Path | None, labels: "Sequence
             message = f"{dataset}: no class of the model stands for {', '.join(unmapped)}."
             err().print(f"[yellow]warning[/]: {escape(message)}", highlight=False)
     return pictures
-
-
-@contextmanager
-def _progress(total: int) -> "Iterator[Callable[[], None]]":
-    """Show a bar and yield what to call after every picture."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("learning"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err(), transient=True) as progress:
-        task = progress.add_task("learning", total=total)
-        yield lambda: progress.advance(task)
 
 
 def _print_failed(examples: "ExampleBatches") -> None:

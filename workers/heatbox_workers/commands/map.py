@@ -1,17 +1,17 @@
 """`heatbox map`: a page on which pictures that look alike to the classifier are near each other."""
 
 import os
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heatbox.cli.console import PARTLY, err, out
+from heatbox.cli.console import PARTLY, bar, err, out
 from heatbox.cli.options import Roots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from heatbox.ledger import Ledger
     from heatbox.models import Card
@@ -157,7 +157,7 @@ def _look(
     from heatbox_workers.data_map import look
 
     limits = Limits.from_settings(settings)
-    with _progress(len(pictures)) as told:
+    with bar("looking", len(pictures)) as told:
         return look(pictures, classifier, known, limits, fetch, told=told, compared=compared)
 
 
@@ -191,14 +191,3 @@ def _note(text: str) -> None:
     from rich.markup import escape
 
     err().print(f"[yellow]note[/]: {escape(text)}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress(total: int) -> "Iterator[Callable[[], None]]":
-    """Show a bar and yield what to call after every picture."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("looking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err(), transient=True) as progress:
-        task = progress.add_task("looking", total=total)
-        yield lambda: progress.advance(task)

@@ -1,15 +1,15 @@
 """`heatbox next`: put a project's open tasks into the order in which labelling them teaches the classifier most."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heatbox.cli.console import PARTLY, err, out
+from heatbox.cli.console import PARTLY, bar, err, out
 from heatbox.cli.options import Roots
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _chosen(
         answered = [one for task in tasks if not task.is_open for one in pictures.get(task.id, ())]
         answered = answered if "diversity" in judge.criteria else []
         open_ones = {task.id: pictures[task.id] for task in tasks if task.is_open and task.id in pictures}
-        with _progress("looking", len(answered) + sum(map(len, open_ones.values()))) as told:
+        with bar("looking", len(answered) + sum(map(len, open_ones.values()))) as told:
             corrected = judge.embed(answered, told)
             measured = judge.measure(open_ones, told)
     if judge.failed and not measured:
@@ -160,7 +160,7 @@ def _pictures(
 def _write(studio: "Studio", project: int, places: Mapping[int, int | None]) -> None:
     from heatbox.studio.priorities import KEY, write_places
 
-    with _progress("writing", len(places)) as told:
+    with bar("writing", len(places)) as told:
         written = write_places(studio, project, places, told)
     changes = f"{written.given} tasks got a place, {written.taken} lost theirs, {written.unchanged} stay as they are"
     out().print(f"Label Studio, project {project}: {changes}.", highlight=False, soft_wrap=True)
@@ -211,14 +211,3 @@ def _escaped(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-@contextmanager
-def _progress(name: str, total: int) -> "Iterator[Callable[[], None]]":
-    """Show a bar and yield what to call after every one."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err(), transient=True) as progress:
-        task = progress.add_task(name, total=total)
-        yield lambda: progress.advance(task)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heatbox.cli.console import err, out, print_problems
+from heatbox.cli.console import err, out
+from heatbox.cli.keeping import read_corrections
 from heatbox.cli.options import Roots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from heatbox.corrections.records import Corrections
+    from heatbox.corrections.corrected import Corrected
     from heatbox.datasets.examples import Example
     from heatbox.labelling.tags import LabelConfig
     from heatbox.ledger import Ledger
@@ -121,36 +122,25 @@ def _of_project(
     pull: bool,
     folder: Path,
 ) -> "tuple[Pipeline, list[Example], TuneOptions]":
-    from heatbox.corrections import pulling
-    from heatbox.corrections.records import Corrections
-    from heatbox.labelling.config import parse_label_config
     from heatbox.remote_store import open_store
-    from heatbox.runs.conducting import open_studio
     from heatbox.serving import serve_project
 
-    with open_studio(settings) as studio:
-        corrections = Corrections(ledger)
-        config = parse_label_config(studio.project(project).label_config)
-        if pull:
-            with err().status("Reading what people made of the predictions ..."):
-                pulling.pull(studio, corrections, project)
-    print_problems(corrections.problems(corrections.place(settings.studio_url, project)))
+    corrected, config = read_corrections(settings, ledger, project, new=pull)
     pipeline = serve_project(settings, open_store(settings), ledger, config).pipeline
-    examples = _fetched(settings, corrections, project, folder)
-    return pipeline, examples, _within(config, options)
+    return pipeline, _fetched(settings, corrected, folder), _within(config, options)
 
 
-def _fetched(settings: "Settings", corrections: "Corrections", project: int, folder: Path) -> "list[Example]":
+def _fetched(settings: "Settings", corrected: "Sequence[Corrected]", folder: Path) -> "list[Example]":
     """Return the corrected pictures, copied: what was fetched may be gone some minutes later."""
     from heatbox.datasets.collecting import collect
     from heatbox.datasets.examples import Example
     from heatbox.pictures.fetching import Fetcher
     from heatbox.pictures.images import Limits
 
-    corrected = [one for one in corrections.pictures(settings.studio_url, project) if one.boxes is not None]
+    looked = [one for one in corrected if one.boxes is not None]
     examples: list[Example] = []
     with closing(Fetcher(settings)) as fetcher, err().status("Fetching pictures ..."):
-        for one in collect(corrected, fetcher.fetch, Limits.from_settings(settings)):
+        for one in collect(looked, fetcher.fetch, Limits.from_settings(settings)):
             if isinstance(one, Example):
                 path = folder / f"{one.sha256}{one.path.suffix}"
                 shutil.copyfile(one.path, path)

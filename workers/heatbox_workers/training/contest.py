@@ -23,7 +23,7 @@ from heatbox.pictures.images import Limits, read_picture
 from heatbox.pipeline import Pipeline, Way
 from heatbox_workers.annotate import make_annotator
 from heatbox_workers.classifier import TorchClassifier
-from heatbox_workers.fitting import with_state
+from heatbox_workers.fitting import states_of
 from heatbox_workers.targets import classes_by_label
 
 __all__ = ["Measured", "is_better", "measure", "pipeline_of"]
@@ -115,15 +115,9 @@ def measure(  # noqa: PLR0913, PLR0917 - what is measured, with what, on what
     Raises:
         HeatboxError: no picture at all can be annotated like this.
     """
-    states = {
-        way.state: with_state(classifier, find_state(store, classifier.card, way.explainer, way.state)).state
-        for _, way in pipeline.label_ways
-        if way.state
-    }
-    state = find_state(store, classifier.card, pipeline.explainer, pipeline.state) if pipeline.state else None
-    annotator = replace(
-        make_annotator(pipeline, with_state(classifier, state), limits, states), batch_size=_BATCH
-    )
+    states = states_of(pipeline, classifier, store)
+    informed = replace(classifier, state=states.get(pipeline.state, {}))
+    annotator = replace(make_annotator(pipeline, informed, limits, states), batch_size=_BATCH)
     found: list[tuple[Example, Annotation]] = []
     for example, outcome in zip(
         examples, annotator.annotate(example.path for example in examples), strict=True

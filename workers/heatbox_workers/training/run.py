@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from heatbox.datasets.examples import Example, RejectedExample
+from heatbox.datasets.examples import Example, RejectedExample, for_comparison
 from heatbox.errors import HeatboxError, NotFittedError, PictureError, TooLittleError, UnsupportedError
 from heatbox.fitted import find_state
 from heatbox.models import Card, ModelStore
@@ -41,7 +41,6 @@ __all__ = ["run_training"]
 
 Tell = Callable[[dict[str, Any]], None]
 
-_FEWEST_HELD_OUT = 10
 _HELD = "pictures"
 
 
@@ -52,7 +51,7 @@ def run_training(order: TrainingOrder, settings: Settings, folder: Path, tell: T
         order: what is to be learnt.
         settings: name the model store, and where pictures and features are.
         folder: of this training's checkpoints; the same order in the same folder goes on where it was.
-        tell: told how far it is: {"stage", "done", "total"} or {"stage", "epoch", "epochs", "loss", "val_loss"}.
+        tell: told how far it is: {"stage", "done", "total"} or {"stage", "epoch", "epochs", "loss", "val_error"}.
 
     Returns:
         JSON-ready {"model": "name@version", "better", "comparison", "pictures", "rejected", "unlearnt", "states",
@@ -172,7 +171,7 @@ class _Training:
             "epochs": epoch.total,
             "loss": epoch.loss,
         }
-        self.tell(told if epoch.validation is None else {**told, "val_loss": epoch.validation})
+        self.tell(told if epoch.validation is None else {**told, "val_error": epoch.validation})
 
     def _registered(self, store: ModelStore, transferred: Transferred, shown: Sequence[Shown]) -> Card:
         training = _of(shown, "train")
@@ -202,18 +201,16 @@ class _Training:
     def _compared(
         self, store: ModelStore, challenger: TorchClassifier, material: Material
     ) -> tuple[dict[str, Any], bool]:
-        """Measure both on pictures that were not learnt from; where few are, also on those that chose the epoch."""
-        held_out = material.of("test")
-        if len(held_out) < _FEWEST_HELD_OUT:
-            held_out = [*held_out, *material.of("val")]
+        """Measure both on pictures that neither has learnt from."""
+        compared = for_comparison(material.examples)
         ours = theirs = None
         reason = ""
         try:
-            ours, theirs = self._both(store, challenger, material, held_out)
+            ours, theirs = self._both(store, challenger, material, compared)
         except HeatboxError as error:  # an explainer without its state, say; the model is there all the same
             reason = f"They cannot be compared: {error.sentence} {error.remedy or ''}".strip()
         comparison = {
-            "pictures": len(held_out),
+            "pictures": len(compared),
             "challenger": ours and ours.as_dict(),
             "champion": theirs and theirs.as_dict(),
             "reason": reason,
@@ -225,17 +222,17 @@ class _Training:
         store: ModelStore,
         challenger: TorchClassifier,
         material: Material,
-        held_out: Sequence[Example],
+        compared: Sequence[Example],
     ) -> tuple[Measured, Measured | None]:
         card = store.find(self.order.champion or self.order.base)
         pipeline = Pipeline.from_dict(self.order.pipeline) if self.order.pipeline else pipeline_for(card)
         own = pipeline_of(pipeline, challenger.card, store, material.classes)
-        ours = self._measured(challenger, own, store, held_out)
+        ours = self._measured(challenger, own, store, compared)
         if not self.order.champion:
             return ours, None
         if pipeline.model != card.id:
             pipeline = pipeline_of(pipeline, card, store, card.labels)
-        return ours, self._measured(load_classifier(store, card), pipeline, store, held_out)
+        return ours, self._measured(load_classifier(store, card), pipeline, store, compared)
 
     def _measured(
         self, classifier: TorchClassifier, pipeline: Pipeline, store: ModelStore, examples: Sequence[Example]

@@ -7,16 +7,13 @@ from torch import Tensor
 
 from heatbox.datasets.examples import Example
 from heatbox.errors import TuningError, UnsupportedError
-from heatbox.fitted import find_state
 from heatbox.models import ModelStore
 from heatbox.pipeline import Pipeline
 from heatbox_workers.classifier import TorchClassifier
-from heatbox_workers.fitting import with_state
+from heatbox_workers.fitting import states_of
 from heatbox_workers.targets import Target, choose_targets, classes_by_label
 from heatbox_workers.tune.candidates import Candidate, Choice, grid, present_choices
-from heatbox_workers.tune.choosing import (
-    PROBABILITIES,
-)
+from heatbox_workers.tune.choosing import PROBABILITIES
 from heatbox_workers.tune.learning import SeenExamples, cross_fit, remembering
 from heatbox_workers.tune.seeing import Picture, Seen, doubles, look, read_pictures
 from heatbox_workers.tune.values import Progress, TuneOptions
@@ -72,7 +69,7 @@ def prepare(
     counts = {label: sum(label in one.truths for one in pictures) for label in named if label in known}
     _require_enough(sum(bool(known.keys() & one.truths) for one in pictures), counts, options.least_pictures)
     notes += [f"No class of the model stands for {label}." for label in named if label not in known]
-    states = _states(store, classifier, pipeline)
+    states = states_of(pipeline, classifier, store)
     owned = replace(classifier, state=states.get(pipeline.state, {}))
     found, present = present_choices(pipeline, owned, states, counts)
     candidates, more = grid(classifier, options.explainers, found) if options.ways else (found, [])
@@ -89,16 +86,6 @@ def _require_enough(boxed: int, counts: Mapping[str, int], least: int) -> None:
         f"Fewer than {least} pictures have boxes, which it takes to tell better ways from chance ({there}).",
         "Correct more pictures, and pull the corrections.",
     )
-
-
-def _states(
-    store: ModelStore, classifier: TorchClassifier, pipeline: Pipeline
-) -> dict[str, Mapping[str, Tensor]]:
-    ways = [pipeline.own_way, *(way for _, way in pipeline.label_ways)]
-    found = {
-        way.state: find_state(store, classifier.card, way.explainer, way.state) for way in ways if way.state
-    }
-    return {key: with_state(classifier, state).state for key, state in found.items()}
 
 
 def see(work: Work, progress: Progress) -> Seen:
