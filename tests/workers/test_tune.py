@@ -9,7 +9,7 @@ from fixtures_colours import LABELS
 
 from heatbox.boxes import Box
 from heatbox.contract import Evidence
-from heatbox.datasets.examples import Marked
+from heatbox.datasets.examples import Marked, for_comparison
 from heatbox.errors import TuningError, UnsupportedError
 from heatbox.fitted import list_states
 from heatbox.metrics import box_quality
@@ -171,6 +171,16 @@ def test_a_learnt_way_is_published_with_its_state_and_serves(colours, classifier
     changed, _ = with_profile(pipeline, found.profile, colours.store, classifier.card)
     states = {state.id: with_state(classifier, state).state}
     assert real_quality(changed, classifier, corners, states) > found.measured.before + 0.1
+
+
+def test_what_serves_has_not_learnt_from_pictures_that_models_are_compared_on(
+    colours, classifier, examples, tuned, corners
+):
+    apart = for_comparison(examples)
+    assert {one.split for one in apart} == {"val", "test"}
+    tuned(LEARNING, corners)
+    (state,) = list_states(colours.store, classifier.card)
+    assert state.examples == len(examples) - len(apart)
 
 
 def test_a_dry_run_publishes_no_state(colours, classifier, tuned, corners):

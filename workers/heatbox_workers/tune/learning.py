@@ -53,6 +53,7 @@ class SeenExamples:
         classifier: prepares them.
         labels: that are learnt.
         left_out: the fold that is not learnt from; None: all are.
+        is_final: whether nothing is learnt from what models are compared on; where that is all, from all.
     """
 
     pictures: Sequence[Picture]
@@ -60,11 +61,14 @@ class SeenExamples:
     classifier: TorchClassifier
     labels: frozenset[str]
     left_out: int | None = None
+    is_final: bool = False
 
     def __iter__(self) -> Iterator[Examples]:
+        apart = self.is_final and not all(one.is_held_out for one in self.pictures)
         for places in batches(self.pictures):
-            if self.pictures[places[0]].fold != self.left_out:
-                yield self._examples(places)
+            kept = [place for place in places if not (apart and self.pictures[place].is_held_out)]
+            if kept and self.pictures[kept[0]].fold != self.left_out:
+                yield self._examples(kept)
 
     def _examples(self, places: Sequence[int]) -> Examples:
         targets: list[tuple[int, int]] = []

@@ -1,6 +1,6 @@
 """Seeing: pictures go through the network once; what every explainer makes of every target is kept for the fitters."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from heatbox.contract import Evidence
-from heatbox.datasets.examples import Example
+from heatbox.datasets.examples import Example, for_comparison
 from heatbox.errors import HeatboxError, PictureUnreadableError
 from heatbox.pictures.images import Limits, read_picture
 from heatbox_workers.classifier import TorchClassifier, squash
@@ -48,12 +48,14 @@ class Picture:
         truths: (G, 4) true boxes by label, in input pixels.
         fold: of cross-validation.
         labels: what people said is in it.
+        is_held_out: whether models are compared on it.
     """
 
     square: NDArray[np.uint8] = field(repr=False)
     truths: Mapping[str, Boxes]
     fold: int
     labels: tuple[str, ...] = ()
+    is_held_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,10 @@ def read_pictures(
         limits: of the pictures.
     """
     ordered = sorted(examples, key=lambda one: (fold_of(one.sha256, folds), one.sha256))
+    compared = frozenset(one.sha256 for one in for_comparison(examples))
+    how = partial(_read, side=side, folds=folds, limits=limits, compared=compared)
     with ThreadPoolExecutor(_READERS) as pool:
-        read = list(pool.map(partial(_read, side=side, folds=folds, limits=limits), ordered))
+        read = list(pool.map(how, ordered))
     failed = [
         f"{one.name}: {found}"
         for one, found in zip(ordered, read, strict=True)
@@ -111,7 +115,9 @@ def read_pictures(
     return [one for one in read if isinstance(one, Picture)], failed
 
 
-def _read(example: Example, side: int, folds: int, limits: Limits) -> Picture | HeatboxError:
+def _read(
+    example: Example, side: int, folds: int, limits: Limits, compared: Container[str]
+) -> Picture | HeatboxError:
     try:
         picture = read_picture(example.path, limits, at_least=side)
     except HeatboxError as error:
@@ -128,7 +134,13 @@ def _read(example: Example, side: int, folds: int, limits: Limits) -> Picture | 
         x1, y1, x2, y2 = one.box.as_xyxy()
         truths.setdefault(one.label, []).append((x1 * x, y1 * y, x2 * x, y2 * y))
     arrays = {label: np.array(boxes, dtype=np.float64) for label, boxes in truths.items()}
-    return Picture(squash(picture.pixels, side), arrays, fold_of(example.sha256, folds), example.labels)
+    return Picture(
+        squash(picture.pixels, side),
+        arrays,
+        fold_of(example.sha256, folds),
+        example.labels,
+        example.sha256 in compared,
+    )
 
 
 def batches(pictures: Sequence[Picture]) -> Iterator[list[int]]:

@@ -180,7 +180,7 @@ def _fitting_words(choice: Choice) -> str:
 
 
 def _profile(work: Work, seen: Seen, chosen: Mapping[str, Choice]) -> Profile:
-    """Return the profile: what labels had of their own and what they get now, learnt from all pictures."""
+    """Return the profile: what labels had of their own and what they get now."""
     ways = dict(work.pipeline.label_ways)
     kept = work.options.keep_probabilities
     limits = {label: limit for label, limit in work.pipeline.label_min_probabilities if label not in kept}
@@ -212,7 +212,7 @@ def _way(work: Work, seen: Seen, choice: Choice, states: dict[int, FittedState])
             work.classifier,
             way.explainer,
             candidate.ready.explainer,
-            examples_of(work, seen),
+            replace(examples_of(work, seen), is_final=True),
         )
     state = states[choice.explainer]
     return replace(way, explainer_options=dict(state.options), state=state.id)
