@@ -26,6 +26,7 @@ class Region:
             have told what that is worth.
         raw_score: before the calibration; None: there was none.
         mask: the part of the mask in the box, over the whole picture; None where nobody asked for it.
+        explainer: that found it, where the label has a way of its own; empty: the pipeline's.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Region:
     score: float
     mask: Mask | None = None
     raw_score: float | None = None
+    explainer: str = ""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def test_an_annotation_survives_json(regions, rejected):
 
 
 def test_masks_raw_scores_finds_and_absence_survive_json():
-    region = dataclasses.replace(CAT, mask=Mask(3, 2, (1, 5)), raw_score=0.5)
+    region = dataclasses.replace(CAT, mask=Mask(3, 2, (1, 5)), raw_score=0.5, explainer="cam")
     for fields in ({"found": (Found("Katze", "tabby", 0.75),)}, {"absence": 0.25}):
         annotation = Annotation(64, 48, (region,), **fields)
         assert Annotation.from_dict(json.loads(json.dumps(annotation.as_dict()))) == annotation
@@ -33,7 +33,7 @@ def test_masks_raw_scores_finds_and_absence_survive_json():
 
 def test_a_region_from_before_masks_has_none():
     old = Annotation(64, 48, (CAT,)).as_dict()
-    for later in ("mask", "raw_score"):
+    for later in ("mask", "raw_score", "explainer"):
         del old["regions"][0][later]
     assert Annotation.from_dict(old) == Annotation(64, 48, (CAT,))
 

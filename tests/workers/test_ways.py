@@ -60,6 +60,13 @@ def test_a_label_gets_the_boxes_of_its_way_and_others_those_of_the_pipeline(anno
     assert plain["blue"] != other["blue"]
 
 
+def test_a_region_of_a_label_with_a_way_of_its_own_names_the_explainer(classifier, paths):
+    pipeline = Pipeline(classifier.card.id, min_probability=0.1, label_ways=ways(blue=OWN))
+    found = make_annotator(pipeline, classifier, Limits()).annotate(paths)
+    named = {(one.label, one.explainer) for each in found for one in each.regions}
+    assert named == {("red", ""), ("blue", "eigen_cam")}
+
+
 def test_ways_with_the_same_explainer_share_it_and_keep_their_fitters(classifier):
     pipeline = Pipeline(
         classifier.card.id, label_ways=ways(red=OWN, blue=replace(OWN, fitter_options={"threshold": 0.2}))

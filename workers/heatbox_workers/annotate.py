@@ -223,6 +223,8 @@ class Annotator:
     def _regions(self, picture: Picture, target: Target, name: str, fit: Fit) -> Iterator[Region]:
         side = self.classifier.input_size
         x, y = picture.width / side, picture.height / side
+        own = dict(self.pipeline.label_ways).get(target.label)
+        explainer = own.explainer if own else ""
         for rank, (corners, fitted) in enumerate(zip(fit.boxes.tolist(), fit.scores.tolist(), strict=True)):
             x1, y1, x2, y2 = corners
             box = Box.clipped((x1 * x, y1 * y, x2 * x, y2 * y), picture.width, picture.height)
@@ -231,7 +233,7 @@ class Annotator:
                 raw = min(max(target.probability * fitted, 0.0), 1.0)
                 score, raw_score = (self._calibrated(raw), raw) if self.pipeline.calibration else (raw, None)
                 mask = self._mask(fit, corners) if set(self.pipeline.kinds) & _OF_MASKS else None
-                yield Region(identity, target.label, name, box, score, mask, raw_score)
+                yield Region(identity, target.label, name, box, score, mask, raw_score, explainer)
 
     def _calibrated(self, raw: float) -> float:
         """Return the share of boxes with such a score that people kept."""

@@ -42,6 +42,7 @@ class Verdict:
         was: the predicted label; empty for a box that nobody predicted.
         iou: of the predicted box with the present one; None where one of them is not there, or not known.
         score: of the predicted box, raw; None: it had none.
+        explainer: of the predicted box; empty: that of the prediction's version, or nobody predicted it.
     """
 
     kind: VerdictKind
@@ -50,6 +51,7 @@ class Verdict:
     was: str = ""
     iou: float | None = None
     score: float | None = None
+    explainer: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -73,7 +75,10 @@ def compare(predicted: Sequence[BoxRegion], drawn: Sequence[BoxRegion]) -> list[
     new = [one for column, one in enumerate(drawn) if column not in pairs.values()]
     return [
         *(_verdict(predicted[row], drawn[column]) for row, column in sorted(pairs.items())),
-        *(Verdict(VerdictKind.DELETED, one.item, one.label, one.label, None, one.score) for one in gone),
+        *(
+            Verdict(VerdictKind.DELETED, one.item, one.label, one.label, None, one.score, one.explainer)
+            for one in gone
+        ),
         *(_of_new(one) for one in new),
     ]
 
@@ -81,7 +86,9 @@ def compare(predicted: Sequence[BoxRegion], drawn: Sequence[BoxRegion]) -> list[
 def _of_new(drawn: BoxRegion) -> Verdict:
     """Return the verdict on a box without a predicted one; where the editor says it had one, its place is not known."""
     if drawn.origin == _CHANGED:
-        return Verdict(VerdictKind.MOVED, drawn.item, drawn.label, drawn.label, None, drawn.score)
+        return Verdict(
+            VerdictKind.MOVED, drawn.item, drawn.label, drawn.label, None, drawn.score, drawn.explainer
+        )
     return Verdict(VerdictKind.ADDED, drawn.item, drawn.label)
 
 
@@ -109,7 +116,8 @@ def _verdict(before: BoxRegion, now: BoxRegion) -> Verdict:
     iou = float(iou_matrix(np.array([before.corners]), np.array([now.corners]))[0, 0])
     kind = VerdictKind.RELABELLED if before.label != now.label else _change(before, now)
     exact = kind is VerdictKind.KEPT
-    return Verdict(kind, now.item, now.label, before.label, 1.0 if exact else round(iou, 6), before.score)
+    found = 1.0 if exact else round(iou, 6)
+    return Verdict(kind, now.item, now.label, before.label, found, before.score, before.explainer)
 
 
 def _change(before: BoxRegion, now: BoxRegion) -> VerdictKind:

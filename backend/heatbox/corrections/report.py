@@ -39,7 +39,7 @@ class LabelRow:
 
     Attributes:
         label: as it was predicted; of a missed box, as it is.
-        explainer: that the shown version names; empty: of another program.
+        explainer: that found them; empty: of another program. A missed box counts for the one that finds its label.
         predicted: boxes that people were shown.
         accepted: left as they were.
         moved: as large as before, elsewhere.
@@ -151,7 +151,7 @@ def make_report(annotations: Sequence[Correction], counting: Sequence[Correction
     """
     there = [one for one in annotations if one.counts]
     compared = [one for one in counting if one.looked and one.source != "none"]
-    verdicts = [(one.explainer, verdict) for one in compared for verdict in one.verdicts]
+    verdicts = _explained(compared)
     problems: Counter[str] = Counter()
     for one in there:
         problems.update(one.problems)
@@ -169,6 +169,16 @@ def make_report(annotations: Sequence[Correction], counting: Sequence[Correction
         _worst(compared),
         dict(problems),
     )
+
+
+def _explained(compared: Sequence[Correction]) -> list[tuple[str, Verdict]]:
+    """Return each verdict with the explainer that found its box, or that finds its label in that version."""
+    verdicts = [(one, verdict) for one in compared for verdict in one.verdicts]
+    own = {(one.version, verdict.was): verdict.explainer for one, verdict in verdicts if verdict.explainer}
+    return [
+        (own.get((one.version, verdict.was or verdict.label), one.explainer), verdict)
+        for one, verdict in verdicts
+    ]
 
 
 def _times(some: Iterable[Correction]) -> Times:

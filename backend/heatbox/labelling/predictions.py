@@ -109,7 +109,7 @@ class _Made:
                 **({} if item_index is None else {"item_index": item_index}),
                 "score": score,
                 "value": {**value, control.kind: [name]},
-                "meta": self._meta(region.class_name, score, region.raw_score, item_index),
+                "meta": self._meta(region.class_name, score, item_index, self._found_by(region)),
             }
 
     def answers(
@@ -144,19 +144,24 @@ class _Made:
             **({} if item_index is None else {"item_index": item_index}),
             "score": score,
             "value": {"choices": names},
-            "meta": self._meta(kept[0][1].class_name, score, None, item_index),
+            "meta": self._meta(kept[0][1].class_name, score, item_index),
         }
 
+    @staticmethod
+    def _found_by(region: Region) -> dict[str, Any]:
+        """Return what the version of a prediction does not say of one of its regions."""
+        raw = {} if region.raw_score is None else {"raw_score": _unit(region.raw_score)}
+        return {**raw, **({"explainer": region.explainer} if region.explainer else {})}
+
     def _meta(
-        self, class_name: str, score: float, raw_score: float | None, item_index: int | None
+        self, class_name: str, score: float, item_index: int | None, more: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Return where a region comes from; of a region's unknown keys Label Studio's editor keeps those of `meta`."""
         origin = {"class": class_name, "version": self._version}
-        raw = {} if raw_score is None else {"raw_score": _unit(raw_score)}
         address = f"{self._evidence}&item={item_index}" if item_index else self._evidence
         page = {"evidence": address} if self._evidence else {}
         text = "\n".join([f"{class_name} {score:.2f}", *page.values()])
-        return {"text": [text], "heatbox": {**origin, **raw, **page}}
+        return {"text": [text], "heatbox": {**origin, **(more or {}), **page}}
 
 
 def _rectangle(region: Region, annotation: Annotation) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class BoxRegion:
         origin: prediction, prediction-changed or manual, where the editor said so.
         score: before any calibration, in [0, 1]; None: it has none.
         version: whose prediction it came from; empty where it does not say.
+        explainer: that found it; empty: that of the version.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class BoxRegion:
     origin: str = ""
     score: float | None = None
     version: str = ""
+    explainer: str = ""
 
 
 def read_boxes(result: object) -> tuple[list[BoxRegion], list[str]]:
@@ -190,16 +192,16 @@ def _around(points: Sequence[_Point]) -> Corners | None:
     return corners if corners[0] < corners[2] and corners[1] < corners[3] else None
 
 
-def _origin(region: _Region) -> tuple[str, str, float | None, str]:
-    """Return id, origin, raw score and version of a region."""
+def _origin(region: _Region) -> tuple[str, str, float | None, str, str]:
+    """Return id, origin, raw score, version and explainer of a region."""
     meta = region.get("meta")
     own = meta.get("heatbox") if isinstance(meta, Mapping) else None
     own = own if isinstance(own, Mapping) else {}
     raw = _number(own.get("raw_score", region.get("score")))
     score = raw if raw is not None and 0 <= raw <= 1 else None
-    texts = (region.get("id"), region.get("origin"), own.get("version"))
-    number, origin, version = (one if isinstance(one, str) else "" for one in texts)
-    return number, origin, score, version
+    texts = (region.get("id"), region.get("origin"), own.get("version"), own.get("explainer"))
+    number, origin, version, explainer = (one if isinstance(one, str) else "" for one in texts)
+    return number, origin, score, version, explainer
 
 
 def _label(names: object) -> str | None:

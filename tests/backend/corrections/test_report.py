@@ -35,16 +35,26 @@ def tasks():
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("report")
-    with listing() as server, closing(Ledger(f"sqlite:///{folder / 'ledger.sqlite'}")) as ledger:
-        for number, (annotations, predictions) in enumerate(tasks(), 1):
-            found = [{**one, "id": number} for one in annotations]
-            server.put(number, found, predictions, image=f"/{number}<b>.png")
-        corrections = Corrections(ledger)
-        with Studio(server.url, "token") as studio:
-            pull(studio, corrections, 7)
-        return make_report(corrections.annotations(server.url, 7), corrections.counting(server.url, 7))
+def pulled(tmp_path_factory):
+    """Pull tasks with these annotations and predictions, and report on them."""
+
+    def pulled(*tasks):
+        folder = tmp_path_factory.mktemp("report")
+        with listing() as server, closing(Ledger(f"sqlite:///{folder / 'ledger.sqlite'}")) as ledger:
+            for number, (annotations, predictions) in enumerate(tasks, 1):
+                found = [{**one, "id": number} for one in annotations]
+                server.put(number, found, predictions, image=f"/{number}<b>.png")
+            corrections = Corrections(ledger)
+            with Studio(server.url, "token") as studio:
+                pull(studio, corrections, 7)
+            return make_report(corrections.annotations(server.url, 7), corrections.counting(server.url, 7))
+
+    return pulled
+
+
+@pytest.fixture(scope="module")
+def report(pulled):
+    return pulled(*tasks())
 
 
 def test_boxes_are_counted_by_label_and_explainer(report):
@@ -55,6 +65,18 @@ def test_boxes_are_counted_by_label_and_explainer(report):
         ("dog", "grad_cam", 0, 0, 0, 0, 0, 0, 1),
     ]
     assert [row[9] for row in rows] == [None, pytest.approx((1 + 9 / 11 + 1) / 3, abs=1e-6), None]
+
+
+def test_a_box_counts_for_the_explainer_of_its_label_and_so_does_a_missed_one(pulled):
+    own = {"meta": {"heatbox": {"explainer": "hires_cam"}}}
+    before = [predicted(box(10, **own), box(60, label="dog"))]
+    report = pulled(
+        ([annotated(box(12), box(30, y=60))], before), ([annotated(box(60, label="dog"))], before)
+    )
+    assert [(row.label, row.explainer, row.predicted, row.deleted, row.missed) for row in report.labels] == [
+        ("cat", "hires_cam", 2, 1, 1),
+        ("dog", "grad_cam", 2, 1, 0),
+    ]
 
 
 def test_tasks_skips_and_what_was_compared_are_counted(report):

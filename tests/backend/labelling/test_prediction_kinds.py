@@ -136,8 +136,8 @@ def test_a_question_is_answered_once_or_for_each_picture(per_item, answers):
     assert len({one["id"] for one in found}) == len(answers)
 
 
-def test_a_region_says_which_class_score_version_and_page_it_comes_from():
-    calibrated = replace(PICTURE, regions=(replace(TABBY, raw_score=0.4),))
+def test_a_region_says_which_class_score_version_explainer_and_page_it_comes_from():
+    calibrated = replace(PICTURE, regions=(replace(TABBY, raw_score=0.4, explainer="cam"),))
     made = prediction([calibrated], config(control("rectanglelabels")), "v", "https://h/v1/tasks/7/evidence")
     assert made["result"][0]["meta"] == {
         "text": ["tabby 0.75\nhttps://h/v1/tasks/7/evidence"],
@@ -145,6 +145,7 @@ def test_a_region_says_which_class_score_version_and_page_it_comes_from():
             "class": "tabby",
             "version": "v",
             "raw_score": 0.4,
+            "explainer": "cam",
             "evidence": "https://h/v1/tasks/7/evidence",
         },
     }
