@@ -16,6 +16,8 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from fixtures_colours import LABELS as COLOURS
+from fixtures_colours import draw
 from fixtures_postgres import POSTGRES_PASSWORD
 from fixtures_redis import wait_until
 from fixtures_tls_redis import REDIS_PASSWORD, TlsRedis
@@ -31,6 +33,8 @@ from heatbox.runs.records import Runs
 from heatbox.runs.tables import ItemState, RunState
 from heatbox.settings import Settings, as_environment
 from heatbox.supervisor import listen
+from heatbox.trainings.records import Trainings
+from heatbox.trainings.tables import TrainingState
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -68,10 +72,10 @@ class Machine:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def start(self, name, user):
+    def start(self, name, user, *options):
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "heatbox", name], env=self.environment(user), stdout=log, stderr=log
+                [sys.executable, "-m", "heatbox", name, *options], env=self.environment(user), stdout=log, stderr=log
             )
 
     def start_all(self):
@@ -90,9 +94,9 @@ class Machine:
         answer = httpx.get(f"{self.address}/{path}")
         return answer.json() if "json" in answer.headers["content-type"] else answer.text
 
-    def predict(self, *addresses):
+    def predict(self, *addresses, config=CONFIG):
         tasks = [{"id": number, "data": {"image": str(address)}} for number, address in enumerate(addresses)]
-        body = {"tasks": tasks, "label_config": CONFIG}
+        body = {"tasks": tasks, "label_config": config}
         return httpx.post(f"{self.address}/predict", json=body, timeout=90).json()["results"]
 
     def kill(self):
@@ -196,6 +200,35 @@ def test_every_machine_answers_the_same_and_needs_no_more_rights_than_are_docume
     assert tls_redis.denied() == []
     for secret in (REDIS_PASSWORD, quote(REDIS_PASSWORD, safe=""), POSTGRES_PASSWORD):
         assert secret not in a.log + b.log
+
+
+def test_a_training_goes_on_on_another_machine_when_its_own_dies_and_serves_on_both(
+    machine, postgres_url, tls_redis, tmp_path
+):
+    data = draw(tmp_path / "squares")
+    a, b = (machine(name) for name in "ab")
+    a.command("models", "activate", "tiny")
+    a.start("serve", "heatbox-serve")
+    a.start("work", "heatbox-work", "--queue", "train")
+    wait_until(a.is_served, "the web service answers")
+    wish = ("--data", data, "--base", "tiny", "--epochs", 30, "--patience", 30, "--name", "colours")
+    a.command("train", *wish, "--no-follow", "--no-activate")
+    with closing(Ledger(postgres_url)) as ledger:
+        trainings = Trainings(ledger)
+        wait_until(lambda: trainings.find(1).progress, "it has begun")
+        a.kill()
+        b.start("work", "heatbox-work", "--queue", "train")
+        b.start("serve", "heatbox-serve")
+        wait_until(lambda: not trainings.find(1).is_open, "the other machine ends it")
+        found = trainings.find(1)
+        assert found.state is TrainingState.DONE, found
+        b.command("models", "activate", found.challenger)
+    a.start_all()
+    asked = {"config": make_label_config(COLOURS)}
+    (ours,), (theirs,) = (one.predict(data / "images" / "01.png", **asked) for one in (a, b))
+    assert "-colours-" in ours["model_version"]
+    assert (ours["model_version"], ours["result"]) == (theirs["model_version"], theirs["result"])
+    assert tls_redis.denied() == []
 
 
 @pytest.mark.parametrize(
