@@ -75,7 +75,10 @@ class Machine:
     def start(self, name, user, *options):
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "heatbox", name, *options], env=self.environment(user), stdout=log, stderr=log
+                [sys.executable, "-m", "heatbox", name, *options],
+                env=self.environment(user),
+                stdout=log,
+                stderr=log,
             )
 
     def start_all(self):

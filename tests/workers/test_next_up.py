@@ -8,10 +8,14 @@ from PIL import Image
 
 from heatbox.annotation import Annotation, Region
 from heatbox.boxes import Box
+from heatbox.errors import PluginNotFoundError
+from heatbox.labelling.config import make_label_config, parse_label_config
+from heatbox.ledger import Ledger
+from heatbox.models import ModelStore
 from heatbox.pictures.images import Limits
 from heatbox.pictures.wanted import Wanted
 from heatbox.settings import Settings
-from heatbox_workers.next_up import Judge, Measured, disagreement, order
+from heatbox_workers.next_up import BY, Judge, Measured, disagreement, make_judge, order
 
 
 def annotation(*boxes):
@@ -57,3 +61,11 @@ def test_a_task_needs_one_picture_that_can_be_read(classifier, tmp_path):
     found = judge.measure({1: [good, bad], 2: [bad], 3: [good]})
     assert [one.task for one in found] == [1, 3]
     assert set(judge.failed) == {2}
+
+
+@pytest.mark.parametrize("by", sorted(BY))
+def test_an_explainer_that_is_none_is_told_also_where_it_would_not_be_asked(tmp_path, by):
+    config = make_label_config(["cat"])
+    given = (Settings(home=tmp_path), ModelStore(tmp_path), Ledger("sqlite://"), parse_label_config(config))
+    with pytest.raises(PluginNotFoundError, match="nosuch"):
+        make_judge(*given, 1, lambda _: tmp_path, by=by, against="nosuch")

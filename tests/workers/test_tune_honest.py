@@ -9,7 +9,7 @@ from heatbox.pipeline import Way
 from heatbox_workers.targets import Target
 from heatbox_workers.tune.board import Board
 from heatbox_workers.tune.candidates import Candidate, Choice, Fitting
-from heatbox_workers.tune.choosing import Held, Question, cross_validate, measure, sobered
+from heatbox_workers.tune.choosing import Held, Question, cross_validate, measure, sobered, worthwhile
 from heatbox_workers.tune.seeing import Heat, Picture, Seen
 from heatbox_workers.ways import ReadyExplainer
 
@@ -54,6 +54,14 @@ def test_where_all_ways_are_alike_nothing_is_expected():
     assert len(lucky) < 0.2 * len(answers)
     promised = sum(gain(sobered(held, 0)) for held in lucky) / len(answers)
     assert 0 <= promised < 0.003 < sum(map(gain, lucky)) / len(answers)
+
+
+def test_where_luck_explains_all_of_a_gain_nothing_is_changed():
+    answers = [cross_validate(noise(seed)) for seed in range(60)]
+    lucky = [held for held in answers if measure(list(held.values()), 0)[1]]
+    wanted = [left for held in lucky if (left := worthwhile(held, 0))]
+    assert len(wanted) < len(lucky)
+    assert all(gain(left) > 0 for left in wanted)
 
 
 def test_a_left_out_picture_has_no_say():

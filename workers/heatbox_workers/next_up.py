@@ -28,8 +28,8 @@ from heatbox.models import ModelStore
 from heatbox.pictures.images import Limits
 from heatbox.pictures.wanted import Wanted
 from heatbox.pipeline import Pipeline
-from heatbox.plugins import make_explainer
-from heatbox.serving import serve_project, serving_model
+from heatbox.plugins import EXPLAINERS, make_explainer
+from heatbox.serving import require_plugin, serve_project, serving_model
 from heatbox.settings import Settings
 from heatbox_workers.annotate import Annotator, make_annotator
 from heatbox_workers.choosing import choose
@@ -214,8 +214,11 @@ def make_judge(  # noqa: PLR0913, PLR0917 - what a project is, and where it is l
 
     Raises:
         LabelUnknownError: the classifier has no class for any label, and only doubt or disagreement counts.
+        PluginNotFoundError: no explainer has the name that is given.
         HeatboxError: as `serve_project`, or the second explainer cannot be used.
     """
+    if against:
+        require_plugin(EXPLAINERS, against)
     criteria, limits = BY[by], Limits.from_settings(settings)
     models = ModelCache(store, _NO_LIMIT)
     try:

@@ -94,7 +94,8 @@ def report_corrections(
         out().print_json(data={"project": project, **report.as_dict()})
         return
     if not found:
-        out().print(f"Nothing was pulled yet: heatbox corrections pull --project {project}", highlight=False)
+        told = f"No annotation has been pulled. Get what is there now: heatbox corrections pull --project {project}"
+        out().print(told, highlight=False, soft_wrap=True)
         return
     _print_report(report, project)
 

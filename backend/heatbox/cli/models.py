@@ -86,9 +86,9 @@ def _print_models(rows: "Sequence[tuple[Card, str, bool]]", since: "datetime | N
     from rich.table import Table
 
     told = f"[green]active[/] since {since.astimezone():%Y-%m-%d %H:%M}" if since else ""
-    table = Table(
-        "", "name", "version", "architecture", "labels", "input", "feature layer", "head", "trained from"
-    )
+    table = Table("", "name", "version")
+    for column in ("architecture", "labels", "input", "feature layer", "head", "trained from"):
+        table.add_column(column, overflow="fold")  # a name that is cut off is none
     for card, mark, challenger in rows:
         shown = told if mark == "active" else mark or ("[yellow]challenger[/]" if challenger else "")
         row = (card.name, card.version, card.architecture, str(len(card.labels)))

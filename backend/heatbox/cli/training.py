@@ -22,6 +22,7 @@ __all__ = ["attend", "follow", "opened", "print_training"]
 _LOOK_SECONDS = 0.5
 _LINE_SECONDS = 5.0  # between two lines where nobody sees a bar move
 _END_SECONDS = 10.0
+_TELL_SECONDS = 15.0  # for Label Studio to be told of the new version, once all else is done
 
 
 @contextmanager
@@ -77,11 +78,31 @@ def _tell_who_goes_on(number: int, *, elsewhere: bool, queued: bool) -> None:
 
 
 def follow(
-    trainings: "Trainings", number: int, is_broken: "Callable[[], bool]" = lambda: False
+    trainings: "Trainings",
+    number: int,
+    is_broken: "Callable[[], bool]" = lambda: False,
+    patience: float = _TELL_SECONDS,
 ) -> "Training":
-    """Show how far a training is until it has ended, and return it; a line now and then without a terminal."""
-    looks = _looks(trainings, number, is_broken)
-    return _follow_bar(looks) if err().is_terminal else _follow_lines(looks)
+    """Show how far a training is until it has ended, and return it; a line now and then without a terminal.
+
+    Args:
+        trainings: of the ledger.
+        number: of the training.
+        is_broken: whether nobody moves it on any more.
+        patience: seconds after its end that Label Studio may take to be told of the new version.
+    """
+    looks = _looks(trainings, number, is_broken, patience)
+    training = _follow_bar(looks) if err().is_terminal else _follow_lines(looks)
+    if not (training.is_open or training.told):
+        err().print(
+            f"Label Studio was not told of the new version: {training.note or 'nobody came to it.'}\n"
+            "`heatbox up` does it once both run, and so does: "
+            f"heatbox studio connect --project {training.project}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    return training
 
 
 def print_training(training: "Training", *, json: bool = False) -> None:
@@ -165,15 +186,22 @@ def _followed(
     try:
         return follow(trainings, number, is_broken)
     except KeyboardInterrupt:
-        typer.echo(f"Stopped looking at training {number}. It is not lost: {goodbye}", err=True)
+        is_open = trainings.find(number).is_open
+        more = f"It is not lost: {goodbye}" if is_open else f"It has ended: heatbox trainings {number}"
+        typer.echo(f"Stopped looking at training {number}. {more}", err=True)
         raise typer.Exit(130) from None
 
 
-def _looks(trainings: "Trainings", number: int, is_broken: "Callable[[], bool]") -> "Iterator[Training]":
+def _looks(
+    trainings: "Trainings", number: int, is_broken: "Callable[[], bool]", patience: float
+) -> "Iterator[Training]":
+    ended: float | None = None
     while True:
         training = trainings.find(number)
         yield training
-        if is_broken() or not (training.is_open or not training.told):
+        now = time.monotonic()
+        ended = None if training.is_open else ended or now
+        if is_broken() or (ended is not None and (training.told or now >= ended + patience)):
             return
         time.sleep(_LOOK_SECONDS)
 
@@ -196,7 +224,7 @@ def _follow_bar(looks: "Iterator[Training]") -> "Training":
 def _follow_lines(looks: "Iterator[Training]") -> "Training":
     due, before = 0.0, ""
     for training in looks:
-        line = f"training {training.id} {training.state}: {_line(training)}"
+        line = ": ".join(filter(None, [f"training {training.id} {training.state}", _line(training)]))
         if line != before and (time.monotonic() >= due or not training.is_open):
             typer.echo(line, err=True)
             due, before = time.monotonic() + _LINE_SECONDS, line
@@ -206,4 +234,6 @@ def _follow_lines(looks: "Iterator[Training]") -> "Training":
 def _line(training: "Training") -> str:
     from heatbox.trainings.view import far
 
+    if not training.is_open:
+        return training.note
     return far(training) + (f" ({training.note})" if training.note else "")

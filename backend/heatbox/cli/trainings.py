@@ -25,7 +25,9 @@ def trainings(
     follow: Annotated[
         bool, typer.Option("--follow", help="Show how far it is until it ends. Ctrl-C only stops looking.")
     ] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="End it for good; it makes no model.")] = False,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="End it; it makes no model unless it is resumed.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of words.")] = False,
 ) -> None:
     """Show trainings: how far they are, what they were compared with, and whether the new model serves.
@@ -48,7 +50,8 @@ def trainings(
             return
         training = found.find(number)
         if follow:
-            _tell_where_nobody_works(settings, number)
+            if training.is_open:
+                _tell_where_nobody_works(settings, number)
             try:
                 training = followed(found, number)
             except KeyboardInterrupt:

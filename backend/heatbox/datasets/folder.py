@@ -63,7 +63,7 @@ def check_free(folder: Path, may_replace: Callable[[Path], bool] = lambda _: Fal
     if is_taken:
         raise OutputError(
             f"The folder {folder} holds something already.",
-            "Name a new folder, or write an export anew with --replace.",
+            "Name a new folder. Only a former export is written anew, with --replace.",
         )
 
 

@@ -64,7 +64,8 @@ def judge(training: Training, result: Mapping[str, Any], active: str | None, nam
         return _in_place_of_name(training, challenger, better, active, named)
     if active in {champion or training.base, champion or None}:
         return Verdict(f"{better} It is active.", active=True)
-    return Verdict(f"{better} But {active} was activated meanwhile, and was not compared with it. {by_hand}")
+    is_active = "was activated meanwhile" if training.champion else "is active"
+    return Verdict(f"{better} But {active} {is_active}, and was not compared with it. {by_hand}")
 
 
 def _in_place_of_name(

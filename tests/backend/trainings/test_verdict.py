@@ -54,6 +54,14 @@ def test_the_reason_has_the_figures():
     assert judge(ACTIVE, worse, "tiny@1", None).reason.endswith("It is kept and does not serve.")
 
 
+@pytest.mark.parametrize(
+    ("champion", "told"),
+    [("tiny@1", "But other@9 was activated meanwhile,"), ("", "But other@9 is active,")],
+)
+def test_only_a_model_that_was_compared_with_can_have_been_replaced_meanwhile(champion, told):
+    assert told in judge(replace(ACTIVE, champion=champion), BETTER, "other@9", None).reason
+
+
 def test_a_pinned_version_is_told_where_to_write_the_new_one():
     reason = judge(replace(ACTIVE, reference="tiny@1"), BETTER, "tiny@1", None).reason
     assert "names its model as tiny@1: write tiny@2 there" in reason

@@ -158,6 +158,13 @@ def test_too_little_is_an_error_with_a_remedy(tmp_path):
     assert "--data" in caught.value.remedy
 
 
+def test_pictures_that_show_none_of_the_classes_are_an_error_that_names_these(tmp_path):
+    draw(tmp_path / "coco")
+    with pytest.raises(TooLittleError, match=r"shows zebra, a, b, c, d, \.\.\.") as caught:
+        gathered(("zebra", *"abcde"), data=(tmp_path / "coco",))
+    assert "--label" in caught.value.remedy
+
+
 def test_classes_are_those_of_folders_with_pictures_and_of_coco_s_boxes(folders, tmp_path):
     (folders / "empty").mkdir()
     draw(tmp_path / "coco")

@@ -159,9 +159,9 @@ def test_what_a_head_cannot_learn_is_told_and_not_counted(training, head, lost):
 
 
 def test_where_nothing_is_left_for_the_head_it_says_so(training):
-    nothing = tuple(replace(one, labels=(), boxes=()) for one in training.corrected)
-    with pytest.raises(TooLittleError, match="softmax head") as caught:
-        training.run(corrected=nothing, options=replace(QUICK, head="softmax"))
+    both = tuple(replace(one, labels=("cold", "warm"), boxes=()) for one in training.corrected)
+    with pytest.raises(TooLittleError, match="arcface head") as caught:
+        training.run(corrected=both, options=replace(QUICK, head="arcface"))
     assert "sigmoid" in caught.value.remedy
 
 

@@ -178,7 +178,7 @@ def _print(html: Path, seen: "Seen") -> None:
     from rich.markup import escape
 
     wrong = sum(one.mistake for one in seen.points)
-    told = f"{len(seen.points)} pictures, {wrong} mistakes: {html}"
+    told = f"{len(seen.points)} pictures, {wrong} {'mistake' if wrong == 1 else 'mistakes'}: {html}"
     out().print(escape(told), highlight=False, soft_wrap=True)
     for name, error in seen.failed[:_TOLD]:
         line = escape(f"{name}: {error.code}: {error.sentence}")

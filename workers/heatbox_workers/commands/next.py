@@ -84,7 +84,7 @@ def next_up(
             _write(studio, project, stale)
             return
         chosen, failed = _chosen(settings, config, project, tasks, (by, against, limit, seed))
-        _print(chosen, sum(task.is_open for task in tasks))
+        _print(chosen, sum(task.is_open for task in tasks), len(tasks))
         if csv is not None:
             _write_csv(csv, chosen, f"{settings.studio_url.rstrip('/')}/projects/{project}/data?task=")
         if not dry_run:
@@ -172,11 +172,16 @@ def _write(studio: "Studio", project: int, places: Mapping[int, int | None]) -> 
         out().print(how, highlight=False, soft_wrap=True)
 
 
-def _print(chosen: "Sequence[Place]", open_ones: int) -> None:
+def _print(chosen: "Sequence[Place]", open_ones: int, tasks: int) -> None:
     from rich.table import Table
 
     if not chosen:
-        out().print("Nothing to order: every task has been annotated or skipped.", highlight=False)
+        why = (
+            "every task has been annotated or skipped"
+            if tasks
+            else "the project has no tasks; import pictures"
+        )
+        out().print(f"Nothing to order: {why}.", highlight=False)
         return
     title = f"The first {min(len(chosen), _SHOWN)} of {len(chosen)} places; {open_ones} tasks are open"
     table = Table("place", "task", *chosen[0].values, title=title, title_justify="left")

@@ -22,6 +22,7 @@ from heatbox_workers.examples import Labelled, read_dataset
 __all__ = ["Material", "as_labelled", "choose_head", "class_names", "gather", "held"]
 
 _FEWEST = 2
+_NAMED = 5
 
 
 @dataclass
@@ -71,7 +72,7 @@ def gather(
 
     Raises:
         DatasetError: a data set cannot be read.
-        TooLittleError: fewer than two pictures are left.
+        TooLittleError: fewer than two pictures are left, or none shows any of the classes.
     """
     material, known = Material(tuple(classes)), set[str]()
     for one in _items(order, classes, fetch, limits):
@@ -84,6 +85,12 @@ def gather(
         raise TooLittleError(
             f"There are {len(material.of('train'))} pictures to learn from ({len(material.rejected)} cannot be used).",
             "Correct more pictures, or give further ones with --data.",
+        )
+    if not any(one.labels for one in material.of("train")):
+        named = ", ".join(classes[:_NAMED]) + (", ..." if len(classes) > _NAMED else "")
+        raise TooLittleError(
+            f"None of the {len(material.of('train'))} pictures to learn from shows {named}.",
+            "Compare --label with the labels of the corrections and of --data.",
         )
     return material
 

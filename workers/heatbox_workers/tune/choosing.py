@@ -25,6 +25,7 @@ __all__ = [
     "cross_validate",
     "measure",
     "sobered",
+    "worthwhile",
 ]
 
 PROBABILITIES = (0.05, 0.1, 0.15, 0.25, 0.4, 0.6, 0.8)
@@ -34,6 +35,7 @@ _SPARSE = 0.1  # below, thresholds are refined by factors
 _TRIES = 1000
 _ENDS = (5, 95)
 _SURE = 0.9  # part of the bootstrap's tries in which a change must gain
+_LEAST_GAIN = 0.0005  # smaller ones would be told as none
 _NORMAL = NormalDist()
 
 Rows = NDArray[np.bool_]
@@ -128,6 +130,12 @@ def _gains(held: Sequence[Held], seed: int) -> tuple[Floats, Measured]:
     gains = _quality(drawn @ after) - _quality(drawn @ before)
     low, high = np.percentile(gains, _ENDS)
     return gains, Measured(quality(before), quality(after), float(low), float(high))
+
+
+def worthwhile(held: Mapping[str, Held], seed: int) -> dict[str, Held]:
+    """Return what labels gain, without luck's part; nothing where that is no gain, or not sure enough to be wanted."""
+    left = sobered(held, seed) if measure(list(held.values()), seed)[1] else {}
+    return left if left and measure(list(left.values()), seed)[0].gain >= _LEAST_GAIN else {}
 
 
 def sobered(held: Mapping[str, Held], seed: int) -> dict[str, Held]:

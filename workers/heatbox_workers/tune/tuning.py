@@ -22,7 +22,7 @@ from heatbox_workers.tune.choosing import (
     choose,
     cross_validate,
     measure,
-    sobered,
+    worthwhile,
 )
 from heatbox_workers.tune.seeing import Seen
 from heatbox_workers.tune.values import LabelGain, Progress, Tried, Tuned, TuneOptions, expected
@@ -95,11 +95,10 @@ def _decide(work: Work, seen: Seen, progress: Progress) -> Tuned:
 
 def _answer(work: Work, question: Question) -> dict[str, tuple[Choice, Held]]:
     """Return what the labels of a question get and what that is worth on left-out pictures; nothing for no gain."""
-    held = cross_validate(question)
-    if not measure(list(held.values()), work.options.seed)[1]:
+    left = worthwhile(cross_validate(question), work.options.seed)
+    if not left:
         return {}
     best = choose(question, np.ones(len(work.pictures), dtype=bool))
-    left = sobered(held, work.options.seed)
     return {} if best == question.present else {label: (best, one) for label, one in left.items()}
 
 
