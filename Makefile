@@ -57,7 +57,7 @@ bench: env ## benchmarks, as ratios measured in one run
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 loop: env studio-env ## the whole loop on real photographs: labels, corrections, training, tuning, the curve (DATA=../shared/data)
-	@PYTHONPATH=benchmarks $(BIN)/python -P -m loop --data $(DATA) --out loop-out --program $(STUDIO)/bin/label-studio $(if $(SET),--set $(SET))
+	@PYTHONPATH=benchmarks $(BIN)/python -P -m loop --data $(DATA) --out loop-out --program $(STUDIO)/bin/label-studio $(if $(SET),--set $(SET)) $(if $(SEEDS),--seeds $(SEEDS))
 
 docs: env ## build the documentation into site/
 	@$(BIN)/mkdocs build --strict

@@ -2,7 +2,8 @@
 
 For each data set and each N, the rest of the pictures, which nobody corrects, is annotated in four ways: as in the
 beginning, tuned only, trained only, trained and tuned. Everything goes through a real Label Studio and heatbox's own
-commands. Writes OUT/<set>.json, OUT/curve.svg and OUT/table.md.
+commands. With several seeds each training is done with each of them, and the figures are means. Writes OUT/<set>.json,
+OUT/curve.svg and OUT/table.md.
 """
 
 import argparse
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--program", type=Path, default=Path(".venv-studio/bin/label-studio"))
     parser.add_argument("--set", action="append", choices=[one.name for one in SETS])
     parser.add_argument("--corrections", type=int, nargs="+", default=list(CORRECTIONS))
+    parser.add_argument("--seeds", type=int, default=1, help="trainings for each N")
     given = parser.parse_args()
     if not given.data.is_dir():
         sys.exit(f"There are no test data in {given.data}; name them: make loop DATA=FOLDER.")
@@ -46,14 +48,16 @@ def main() -> None:
                 continue
             with Studio(session.url, session.token, timeout=180) as studio:
                 loop = Loop(environment(folder / one.name, data, session), studio)
-                found = run_set(loop, one, data, folder / one.name, given.corrections)
+                found = run_set(loop, one, data, folder / one.name, given.corrections, range(given.seeds))
             (out / f"{one.name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
             results = [json.loads(file.read_text()) for file in sorted(out.glob("*.json"))]
             write_table(results, out / "table.md")
             write_curve(results, out / "curve.svg")
 
 
-def run_set(loop: Loop, one: PhotoSet, data: Path, folder: Path, corrections: list[int]) -> dict[str, Any]:
+def run_set(  # noqa: PLR0913, PLR0917 - where, what, how often
+    loop: Loop, one: PhotoSet, data: Path, folder: Path, corrections: list[int], seeds: range
+) -> dict[str, Any]:
     """Run the loop of one set and return what was measured."""
     began = time.perf_counter()
     pool, rest = read_set(one, data)
@@ -77,29 +81,20 @@ def run_set(loop: Loop, one: PhotoSet, data: Path, folder: Path, corrections: li
             correct(loop.studio, task, picture, prediction_of(loop.studio, loop.project, task, version))
         done = min(count, len(pool))
         loop.heatbox("pull", "corrections", "pull", "--project", str(loop.project))
-        training = loop.train(
-            "train",
-            *("--project", str(loop.project), "--data", str(pool_file), "--labels-only"),
-            *("--base", first, *one.training),
-        )
-        trainings.append(training)
-        model = training["challenger"]
-        for way, name in (("tuned", first), ("trained", model), ("trained and tuned", model)):
-            found = _arm(loop, one, name, rest, count=done, way=way)
-            rows.append({"corrections": done, "way": way, **asdict(found)})
-    refused = loop.train(
-        "train badly",
-        *(
-            "--project",
-            str(loop.project),
-            "--learning-rate",
-            "3",
-            "--epochs",
-            "2",
-            "--name",
-            f"{one.name}-bad",
-        ),
-    )
+        rows.append(_arm(loop, one, first, rest, count=done, way="tuned"))
+        for seed in seeds:
+            training = loop.train(
+                "train",
+                *("--project", str(loop.project), "--data", str(pool_file), "--labels-only"),
+                *("--base", first, "--seed", str(seed), *one.training),
+            )
+            trainings.append(training)
+            model = str(training["challenger"])
+            rows += [
+                _arm(loop, one, model, rest, count=done, way=way) for way in ("trained", "trained and tuned")
+            ]
+    badly = ("--learning-rate", "3", "--epochs", "2", "--name", f"{one.name}-bad")
+    refused = loop.train("train badly", "--project", str(loop.project), *badly)
     return {
         "set": one.name,
         "labels": labels,
@@ -123,19 +118,22 @@ def _arm(  # noqa: PLR0913 - one way of the four
     *,
     count: int,
     way: str,
-) -> Measured:
-    """Annotate the rest with a model, perhaps tuned, and measure it."""
-    project, tuned = str(loop.project), "tuned" in way
+) -> dict[str, Any]:
+    """Annotate the rest with a model, perhaps tuned, and return what was measured and what tuning had promised."""
+    project, tuned, promised = str(loop.project), "tuned" in way, {}
     tasks = [loop.tasks[picture.path] for picture in rest]
     if tuned:
         name = f"{one.name}-{count}-{way.replace(' ', '-')}"
-        loop.heatbox("tune", "tune", "--project", project, "--name", name, HEATBOX_MODEL=model)
+        told = loop.heatbox(
+            "tune", "tune", "--project", project, "--name", name, "--json", HEATBOX_MODEL=model
+        )
+        promised = json.loads(told)["profile"]["expected"]
     version = loop.annotate("annotate the rest", tasks, HEATBOX_MODEL=model)
     found = loop.measure(rest, version)
     if tuned and loop.has_profile():
         loop.heatbox("profiles", "profiles", "drop", "--project", project)
     _say(one, count, way, found)
-    return found
+    return {"corrections": count, "way": way, **asdict(found), "promised": promised}
 
 
 def _first_model(loop: Loop, one: PhotoSet, data: Path, pool_file: Path, folder: Path) -> str:

@@ -1,7 +1,8 @@
-"""The curve of box quality against corrections, as a figure and as a table."""
+"""The curve of box quality against corrections, as a figure and as a table; of several trainings their means."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import matplotlib as mpl
@@ -25,9 +26,8 @@ def write_curve(results: Sequence[Result], path: Path) -> None:
     )
     for panel, result in zip(panels[0], results, strict=True):
         for way, colour in _COLOURS.items():
-            rows = [row for row in result["rows"] if row["way"] == way]
-            counts = [row["corrections"] for row in rows]
-            quality = [row["box_quality"] for row in rows]
+            counts = sorted({row["corrections"] for row in result["rows"]})
+            quality = [_mean(result, count, way, "box_quality") for count in counts]
             panel.plot(counts, quality, color=colour, marker=_MARKS[way], label=way)
         panel.set_title(f"{result['set']} ({len(result['labels'])} labels)")
         panel.set_xlabel("corrected pictures")
@@ -49,9 +49,15 @@ def write_table(results: Sequence[Result], path: Path) -> None:
     for result in results:
         counts = sorted({row["corrections"] for row in result["rows"]})
         for count in counts:
-            rows = {row["way"]: row for row in result["rows"] if row["corrections"] == count}
-            best = rows["trained and tuned"]
-            ways = " | ".join(f"{rows[way]['box_quality']:.3f}" for way in _COLOURS)
-            rest = f"{best['mean_iou']:.3f} | {best['found']:.3f} | {best['false_boxes']:.2f}"
-            lines.append(f"| {result['set']} | {count} | {ways} | {rest} |")
+            ways = " | ".join(f"{_mean(result, count, way, 'box_quality'):.3f}" for way in _COLOURS)
+            iou, found, false = (
+                _mean(result, count, "trained and tuned", name)
+                for name in ("mean_iou", "found", "false_boxes")
+            )
+            lines.append(f"| {result['set']} | {count} | {ways} | {iou:.3f} | {found:.3f} | {false:.2f} |")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _mean(result: Result, count: int, way: str, name: str) -> float:
+    rows = [row for row in result["rows"] if (row["corrections"], row["way"]) == (count, way)]
+    return mean(float(row[name]) for row in rows)
