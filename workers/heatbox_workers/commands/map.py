@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from heatbox.pictures.wanted import Wanted
     from heatbox.settings import Settings
     from heatbox_workers.classifier import TorchClassifier
-    from heatbox_workers.data_map import Pictured, Seen
+    from heatbox_workers.data_map.points import Pictured, Seen
 
 __all__ = ["data_map"]
 
@@ -81,7 +81,7 @@ def _of_dataset(
     settings: "Settings", source: Path, images: Path | None, html: Path, model: str | None
 ) -> "Seen":
     from heatbox_workers.batch import find_model
-    from heatbox_workers.data_map import known_classes, of_dataset, strange_names
+    from heatbox_workers.data_map.points import known_classes, of_dataset, strange_names
 
     pictures, names = of_dataset(source, images, html)
     classifier = _load(settings, find_model(settings, model))
@@ -105,7 +105,7 @@ def _of_project(
     from heatbox.runs.conducting import open_studio
     from heatbox.serving import serve_project, serving_model
     from heatbox.studio.priorities import list_tasks
-    from heatbox_workers.data_map import of_tasks
+    from heatbox_workers.data_map.points import of_tasks
     from heatbox_workers.targets import classes_by_label
 
     url, store = settings.studio_url.rstrip("/"), open_store(settings)
@@ -154,7 +154,7 @@ def _look(
     compared: bool = True,
 ) -> "Seen":
     from heatbox.pictures.images import Limits
-    from heatbox_workers.data_map import look
+    from heatbox_workers.data_map.points import look
 
     limits = Limits.from_settings(settings)
     with bar("looking", len(pictures)) as told:
@@ -162,8 +162,8 @@ def _look(
 
 
 def _write(html: Path, title: str, seen: "Seen", seed: int, perplexity: float) -> None:
-    from heatbox_workers.map_page import write_map
-    from heatbox_workers.projection import bounded, flat_map
+    from heatbox_workers.data_map.page import write_map
+    from heatbox_workers.data_map.projection import bounded, flat_map
 
     with err().status("Placing the pictures ..."):
         places = flat_map(seen.embeddings, seed, perplexity)

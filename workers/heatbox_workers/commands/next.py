@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from heatbox.settings import Settings
     from heatbox.studio.client import Studio
     from heatbox.studio.priorities import ListedTask
-    from heatbox_workers.next_up import Judge, Place
+    from heatbox_workers.next_up.judging import Judge, Place
 
 __all__ = ["By", "next_up"]
 
@@ -113,7 +113,7 @@ def _chosen(
     from heatbox_workers.process import prepare_process
 
     prepare_process(settings.threads, 1)
-    from heatbox_workers.next_up import make_judge, order
+    from heatbox_workers.next_up.judging import make_judge, order
 
     by, against, limit, seed = wanted
     config = parse_label_config(label_config)

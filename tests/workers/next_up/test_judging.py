@@ -15,7 +15,7 @@ from heatbox.models import ModelStore
 from heatbox.pictures.images import Limits
 from heatbox.pictures.wanted import Wanted
 from heatbox.settings import Settings
-from heatbox_workers.next_up import BY, Judge, Measured, disagreement, make_judge, order
+from heatbox_workers.next_up.judging import BY, Judge, Measured, disagreement, make_judge, order
 
 
 def annotation(*boxes):

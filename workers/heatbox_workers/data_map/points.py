@@ -1,6 +1,6 @@
 """A map of pictures: where a classifier sees them near each other, what it says, and what people say.
 
-The pictures are those of a project in Label Studio, or of a data set on disk; `projection` places them, and `map_page`
+The pictures are those of a project in Label Studio, or of a data set on disk; `projection` places them, and `page`
 shows them.
 """
 
@@ -23,9 +23,9 @@ from heatbox.pictures.wanted import Wanted
 from heatbox.studio.priorities import ListedTask
 from heatbox_workers.classifier import TorchClassifier
 from heatbox_workers.coco import classes_by_name
+from heatbox_workers.data_map.page import OTHER, MapPoint, cell_side, thumbnail
 from heatbox_workers.examples import read_dataset
 from heatbox_workers.looking import Look, look_at, shares_of
-from heatbox_workers.map_page import OTHER, MapPoint, cell_side, thumbnail
 
 __all__ = ["Pictured", "Seen", "known_classes", "look", "of_dataset", "of_tasks", "strange_names"]
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from heatbox.pictures.images import Limits
 from heatbox.pictures.wanted import Wanted
-from heatbox_workers.data_map import Pictured, known_classes, look, strange_names
-from heatbox_workers.map_page import OTHER
+from heatbox_workers.data_map.page import OTHER
+from heatbox_workers.data_map.points import Pictured, known_classes, look, strange_names
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from heatbox.errors import PictureNotFoundError
-from heatbox_workers.map_page import MapPoint, cell_side, thumbnail, write_map
+from heatbox_workers.data_map.page import MapPoint, cell_side, thumbnail, write_map
 
 EVIL = '</script><img src=x onerror="document.title=1">'
 

@@ -1,4 +1,4 @@
-"""What to label next in a project: its open tasks are measured picture by picture, and `choosing` orders them.
+"""What to label next in a project: its open tasks are measured picture by picture, and `picking` orders them.
 
 doubt = (m + b) / 2, where m is one minus the margin of the two most probable answers of the classifier, and b is one
 minus the score of the annotation: of its most doubtful box, or of the finding that there is none.
@@ -32,10 +32,10 @@ from heatbox.plugins import EXPLAINERS, make_explainer
 from heatbox.serving import require_plugin, serve_project, serving_model
 from heatbox.settings import Settings
 from heatbox_workers.annotate import Annotator, make_annotator
-from heatbox_workers.choosing import choose
 from heatbox_workers.classifier import TorchClassifier
 from heatbox_workers.looking import Look, look_at, shares_of
 from heatbox_workers.model_cache import ModelCache
+from heatbox_workers.next_up.picking import choose
 
 __all__ = ["BY", "Judge", "Measured", "Place", "disagreement", "make_judge", "order"]
 

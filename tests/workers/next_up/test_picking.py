@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from heatbox_workers.choosing import choose, ranks
+from heatbox_workers.next_up.picking import choose, ranks
 
 
 def on_circle(*degrees):

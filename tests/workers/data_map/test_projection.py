@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from heatbox_workers.projection import bounded, flat_map
+from heatbox_workers.data_map.projection import bounded, flat_map
 
 
 def groups(count, size=12):

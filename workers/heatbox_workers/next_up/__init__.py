@@ -1,0 +1,1 @@
+"""What to label next: open tasks are judged picture by picture, and picked one after the other."""
